@@ -1,0 +1,36 @@
+"""Neural operators and physics-constrained PDE learning in PyTorch.
+
+Domain            where a function lives; every layer, solver, loss and data file speaks of space through it
+layers            building blocks on fields ``(batch, channel, *space)``
+models            operators ready to train
+training          losses, trainer, checkpoints
+solvers           numerics without learned parameters
+datasets          fields on disk
+
+Nothing heavy is imported until it is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neuralop_kit.solvers.domain import Domain
+    from neuralop_kit.solvers.errors import NeuralopKitError
+
+__version__ = "0.1.0"
+__all__ = ["Domain", "NeuralopKitError", "datasets", "layers", "models", "solvers", "training"]
+
+_ATTRIBUTES = {"Domain": "neuralop_kit.solvers.domain", "NeuralopKitError": "neuralop_kit.solvers.errors"}
+_SUBPACKAGES = ("datasets", "layers", "models", "solvers", "training")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ATTRIBUTES:
+        return getattr(import_module(_ATTRIBUTES[name]), name)
+    if name in _SUBPACKAGES:
+        return import_module(f"neuralop_kit.{name}")
+    raise AttributeError(f"module 'neuralop_kit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

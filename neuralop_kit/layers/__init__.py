@@ -1,0 +1,1 @@
+"""Building blocks on fields ``(batch, channel, *space)``, each an ordinary ``nn.Module``."""

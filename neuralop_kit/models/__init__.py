@@ -1,0 +1,1 @@
+"""Operators ready to train."""

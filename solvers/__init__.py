@@ -1,0 +1,10 @@
+"""Numerics without learned parameters: domains, random fields, reference solvers.
+
+Domain                 where a function lives: extents, boundaries, node placement, quadrature
+SphereDomain           the surface of a sphere; made by ``Domain.sphere()``
+"""
+
+from neuralop_kit.solvers.domain import Axis, Domain
+from neuralop_kit.solvers.sphere import SphereDomain
+
+__all__ = ["Axis", "Domain", "SphereDomain"]

@@ -1,0 +1,1 @@
+"""Reference solvers: one short file per equation."""
