@@ -25,13 +25,13 @@ class GaussianRandomField:
 
         g = sum_m  sqrt(lambda_m) xi_m phi_m(x),     lambda_m = sigma^2 (|k_m|^2 + tau^2)^(-alpha),   xi_m ~ N(0, 1)
 
-    ``phi_m`` are the orthonormal eigenfunctions of the Laplacian on the box with wavenumbers ``k_m``: Fourier modes along
-    periodic axes, cosines along Neumann axes, sines along Dirichlet axes. The covariance operator is
-    ``sigma^2 (-Lap + tau^2)^(-alpha)``. Samples have about ``alpha - d/2`` derivatives and correlation length ``1/tau``.
+    ``phi_m`` are the orthonormal eigenfunctions of the Laplacian on the box with wavenumbers ``k_m``: Fourier modes
+    along periodic axes, cosines along Neumann axes, sines along Dirichlet axes. The covariance operator is
+    ``sigma^2 (-Lap + tau^2)^(-alpha)``. Samples have about ``alpha - d/2`` derivatives, correlation length ``1/tau``.
 
     **The same function at any resolution.** The numbers ``xi_m`` are drawn in blocks of fixed sizes, ordered by growing
-    wavenumber, in float64 on the device of the generator. Equal seeds give equal ``xi_m`` whatever the shape, the dtype or
-    the device of the result; a finer grid adds finer modes.
+    wavenumber, in float64 on the device of the generator. Equal seeds give equal ``xi_m`` whatever the shape, the dtype
+    or the device of the result; a finer grid adds finer modes.
 
     **Bandwidth.** By default a grid gets the modes which it holds, those with more than two points per wavelength: no
     aliasing, and a coarse field is the fine one without its high modes. With ``bandwidth`` the function is one and the

@@ -1,8 +1,8 @@
 """Orthonormal trigonometric functions of one axis: eigenfunctions of -d^2/dx^2, evaluated on a grid by the FFT.
 
-Every axis is (half of) a circle: a periodic axis of length L closes after L, an axis with walls continues by reflection
-and closes after 2L. One inverse real FFT on that circle therefore evaluates cosines, sines, or both, at any placement of
-the points: the offset of the first point is a phase.
+Every axis is (half of) a circle: a periodic axis of length L closes after L, an axis with walls continues by
+reflection and closes after 2L. One inverse real FFT on that circle therefore evaluates cosines, sines, or both, at any
+placement of the points: the offset of the first point is a phase.
 """
 
 import math
