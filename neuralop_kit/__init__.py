@@ -6,6 +6,7 @@ models            operators ready to train
 training          losses, trainer, checkpoints
 solvers           numerics without learned parameters
 datasets          fields on disk
+NeuralopKitError  base of every error raised on purpose
 
 Nothing heavy is imported until it is used.
 """
