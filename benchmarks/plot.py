@@ -1,0 +1,38 @@
+"""A picture of all ratios, where matplotlib is installed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.records import Record
+
+
+def plot_ratios(records: Sequence[Record], path: Path) -> bool:
+    """One bar per measurement with its interval, on a logarithmic axis; returns whether a picture was drawn."""
+    bars = [
+        (f"{record.name}  {row['measure']}", row["ratio"])
+        for record in records
+        for row in record.rows
+        if record.kind == "comparison" and row["ratio"]
+    ]
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    if not bars:
+        return False
+    figure = Figure(figsize=(9, 1.2 + 0.22 * len(bars)), layout="constrained")
+    axes = figure.add_subplot()
+    values = [ratio["median"] for _, ratio in bars]
+    below = [ratio["median"] - ratio["low"] for _, ratio in bars]
+    above = [ratio["high"] - ratio["median"] for _, ratio in bars]
+    colors = ["tab:blue" if value >= 1 else "tab:orange" for value in values]
+    # Bars start at 1, the line where both are equal.
+    axes.barh(range(len(bars)), [value - 1 for value in values], left=1.0, xerr=[below, above], color=colors)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(bars)), [label for label, _ in bars], fontsize=7)
+    axes.invert_yaxis()
+    axes.axvline(1.0, color="black", linewidth=0.8)
+    axes.grid(axis="x", which="both", alpha=0.3)
+    axes.set_xlabel("peer's time / ours (right of 1: ours is faster)")
+    figure.savefig(path, dpi=120)
+    return True
