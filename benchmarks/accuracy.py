@@ -23,7 +23,7 @@ class Pair:
 
 
 def relative_error(outputs: tuple[Tensor, ...], reference: tuple[Tensor, ...]) -> float:
-    """Largest ``|output - reference| / |reference|`` over the tensors, in Euclidean norms and float64; NaN is infinite."""
+    """Largest ``|output - reference| / |reference|`` over the tensors, Euclidean norms, float64; NaN is infinite."""
     if [tensor.shape for tensor in outputs] != [tensor.shape for tensor in reference] or not outputs:
         raise ValueError(
             f"expected outputs of shapes {[tuple(tensor.shape) for tensor in reference]} like the reference, "

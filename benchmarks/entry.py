@@ -1,7 +1,7 @@
 """The two kinds of entry: a comparison of times, and a study that fills a table of its own."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from benchmarks.cases import Case
 from benchmarks.measures import Forward, Measure
 from benchmarks.settings import Setting
 
-NAME = re.compile(r"[a-z0-9_]+(/[A-Za-z0-9_.+=-]+)+")
+NAME = re.compile(r"[a-z0-9_]+(/[A-Za-z0-9_][A-Za-z0-9_.+=-]*)+")
 
 Cell = str | int | float | None
 Row = Mapping[str, Cell]
@@ -78,7 +78,7 @@ class Study:
     columns: tuple[str, ...]
     quick: Any = None
     full: Any = None
-    check: Callable[[list[Row]], list[str]] | None = None
+    check: Callable[[Sequence[Row]], list[str]] | None = None
     caption: str = ""
 
     def __post_init__(self) -> None:

@@ -8,7 +8,6 @@ unlike torch's profiler; it counts pages, and is good to about 2 MiB. Elsewhere 
 """
 
 import ctypes
-import gc
 import re
 from pathlib import Path
 
@@ -21,7 +20,6 @@ PROCESS = Path("/proc/self")
 
 def peak_bytes(work: Work, device: torch.device) -> int | None:
     """Extra bytes at the worst moment of one (already warm) call, or ``None`` where they cannot be measured."""
-    gc.collect()
     return cuda_peak(work, device) if device.type == "cuda" else resident_peak(work)
 
 

@@ -77,9 +77,9 @@ def measurement(entry: Comparison, measure: Measure, setting: Setting) -> Measur
         peer_error, note = attempt(lambda: error_of_peer(entry, measure, pair), "no accuracy of the peer")
     pair, missing = build(entry, setting)
     works = [measure.prepare(pair.ours, pair.inputs)]
-    if pair.peer is not None:
+    if (peer := pair.peer) is not None:
         # A peer that does not run here must not take our own numbers with it.
-        work, failure = attempt(lambda: warmed(measure.prepare(pair.peer, pair.inputs)), "peer failed")
+        work, failure = attempt(lambda: warmed(measure.prepare(peer, pair.inputs)), "peer failed")
         works += [] if work is None else [work]
         note = failure or note
     samples = interleave(works, setting.profile, clock_for(setting.device))
