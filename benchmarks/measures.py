@@ -23,7 +23,9 @@ def tensors_in(result: Any) -> tuple[Tensor, ...]:
 
 
 def direction_like(tensor: Tensor) -> Tensor:
-    """A fixed random tensor of the same shape, equal up to rounding in every dtype."""
+    """Cotangent of an output: fixed random numbers, the same in every dtype up to rounding; one for a scalar."""
+    if tensor.ndim == 0:
+        return torch.ones_like(tensor)
     dtype = torch.complex128 if tensor.is_complex() else torch.float64
     drawn = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
     return drawn.to(tensor)
