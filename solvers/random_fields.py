@@ -11,7 +11,7 @@ from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError, DomainError
 from neuralop_kit.solvers.nodes import Device
 from neuralop_kit.solvers.sphere import SphereDomain
-from neuralop_kit.solvers.trigonometric import trigonometric_basis
+from neuralop_kit.solvers.trigonometric import TrigonometricBasis, trigonometric_basis
 
 Generators: TypeAlias = torch.Generator | Sequence[torch.Generator] | None
 
@@ -44,6 +44,8 @@ class GaussianRandomField:
         tau: inverse length scale, >= 0, in 1/length.
         sigma: amplitude; by default ``tau^(alpha - d/2)``, which makes the variance of order 1 (dimensionless).
         zero_mean: leave out the constant mode, so that every sample has mean zero. No effect beside a Dirichlet axis.
+        boundary: ``"neumann"`` or ``"dirichlet"``, for all axes or one per axis, where the eigenfunctions should
+            satisfy another condition than the domain's: a permeability does not vanish where the pressure does.
         bandwidth: largest wavenumber kept per axis, in cycles per length (periodic) or half cycles (walls).
         amplitude: ``"kl"``, the formula above; or ``"fno2020"``, sqrt(2) times that, as in the first FNO data sets.
 
@@ -64,6 +66,7 @@ class GaussianRandomField:
         tau: float,
         sigma: float | None = None,
         zero_mean: bool = True,
+        boundary: str | Sequence[str] | None = None,
         bandwidth: int | Sequence[int] | None = None,
         amplitude: str = "kl",
     ) -> None:
@@ -73,18 +76,18 @@ class GaussianRandomField:
             raise ArgumentError(f"expected alpha > 0 and tau >= 0, got alpha={alpha}, tau={tau}; correct them")
         if amplitude not in AMPLITUDES:
             raise ArgumentError(f"expected an amplitude among {list(AMPLITUDES)}, got {amplitude!r}; take one of these")
-        if tau == 0 and not zero_mean and all(axis.boundary != "dirichlet" for axis in domain.axes):
+        self.domain = domain
+        self._bases = _bases(domain, boundary)
+        if tau == 0 and not zero_mean and all(basis.has_constant for basis in self._bases):
             raise ArgumentError("expected tau > 0 with zero_mean=False, got 0; the constant mode would be infinite")
         if sigma is None and tau == 0:
             raise ArgumentError("expected sigma with tau=0, got None; the default tau^(alpha - d/2) needs tau > 0")
-        self.domain = domain
         self.alpha = float(alpha)
         self.tau = float(tau)
         self.sigma = float(tau ** (alpha - domain.num_dims / 2) if sigma is None else sigma)
         self.zero_mean = zero_mean
         self.bandwidth = _per_axis(bandwidth, domain.num_dims)
         self.amplitude = amplitude
-        self._bases = [trigonometric_basis(axis) for axis in domain.axes]
 
     def sample(
         self,
@@ -189,6 +192,14 @@ class GaussianRandomField:
                     slice(inner[j] if j == i else 0, outer[j] if j >= i else inner[j]) for j in range(len(ratios))
                 )
             inner, size = outer, size + max(8, size // 4)
+
+
+def _bases(domain: Domain, boundary: str | Sequence[str] | None) -> list[TrigonometricBasis]:
+    """The eigenfunctions of each axis."""
+    names = [boundary] * domain.num_dims if boundary is None or isinstance(boundary, str) else list(boundary)
+    if len(names) != domain.num_dims:
+        raise ArgumentError(f"expected one boundary or one per axis ({domain.num_dims}), got {boundary}; correct it")
+    return [trigonometric_basis(axis, name) for axis, name in zip(domain.axes, names, strict=True)]
 
 
 def _per_axis(bandwidth: int | Sequence[int] | None, count: int) -> list[int | None]:

