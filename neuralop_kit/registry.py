@@ -11,6 +11,7 @@ import functools
 import importlib
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping
 from numbers import Integral
 from typing import Any, TypeVar
@@ -136,7 +137,7 @@ def build_model(name: str, config: Mapping[str, Any]) -> nn.Module:
 
 def encode(value: Any) -> Any:
     """``value`` as plain JSON; what cannot be written becomes ``{"$unwritable": repr}``."""
-    if value is None or isinstance(value, bool | float | str):
+    if value is None or isinstance(value, bool | str) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, Integral):
         return int(value)

@@ -18,6 +18,12 @@ from pathlib import Path
 
 from neuralop_kit.solvers.errors import NeuralopKitError
 
+# Locks of this process. A forked child inherits them with their descriptors, and a loader's worker that outlives its
+# killed parent for some seconds would keep the folder locked; so a child lets go of them first of all.
+_held: set[int] = set()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: [os.close(_held.pop()) for _ in range(len(_held))])
+
 # Tests put a function here; it is told the name of every point between two steps, and may kill the process there.
 observer: Callable[[str], None] | None = None
 
@@ -136,6 +142,7 @@ def exclusive_lock(folder: str | Path, *, error: type[NeuralopKitError]) -> Iter
     path = Path(folder) / ".lock"
     with explained(error, f"to write into {folder}"):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    _held.add(descriptor)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -146,7 +153,9 @@ def exclusive_lock(folder: str | Path, *, error: type[NeuralopKitError]) -> Iter
             ) from reason
         yield
     finally:
-        os.close(descriptor)
+        if descriptor in _held:
+            _held.remove(descriptor)
+            os.close(descriptor)
 
 
 def clean_up(folder: str | Path) -> None:

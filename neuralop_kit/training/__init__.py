@@ -1,1 +1,44 @@
-"""Losses, trainer, checkpoints, saved models."""
+"""Losses, trainer, checkpoints, saved models.
+
+Trainer                   the loop: any optimizer, several resolutions, killed and resumed without a trace
+EarlyStopping, Checkpoints, PerStep, TensorBoardLog       what a trainer may be given
+relative_l2, relative_h1  quadrature-weighted relative errors; ``RelativeL2``, ``RelativeH1`` as objects with residuals
+rollout, rollout_errors   autoregressive prediction and its error after each step
+Normalized                a model in physical units around one in normalised ones; ``ChannelStatistics``
+save_model, load_model    a trained operator is one folder
+process_group             join the processes that ``torchrun`` started
+CheckpointFolder          the checkpoints of a run, for tools of your own; ``Snapshot``
+"""
+
+from neuralop_kit.training.checkpoint import CheckpointFolder, Checkpoints, Snapshot
+from neuralop_kit.training.distributed import process_group
+from neuralop_kit.training.logs import TensorBoardLog
+from neuralop_kit.training.losses import RelativeH1, RelativeL2, relative_h1, relative_l2
+from neuralop_kit.training.normalization import ChannelStatistics, Normalized
+from neuralop_kit.training.progress import EarlyStopping
+from neuralop_kit.training.rollout import rollout, rollout_errors
+from neuralop_kit.training.saved import load_model, save_model
+from neuralop_kit.training.schedules import PerEpoch, PerStep
+from neuralop_kit.training.trainer import Trainer
+
+__all__ = [
+    "Trainer",
+    "EarlyStopping",
+    "Checkpoints",
+    "PerStep",
+    "PerEpoch",
+    "TensorBoardLog",
+    "relative_l2",
+    "relative_h1",
+    "RelativeL2",
+    "RelativeH1",
+    "rollout",
+    "rollout_errors",
+    "Normalized",
+    "ChannelStatistics",
+    "save_model",
+    "load_model",
+    "process_group",
+    "CheckpointFolder",
+    "Snapshot",
+]

@@ -1,0 +1,78 @@
+"""What a checkpoint of a trainer holds, and how it is put back."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from neuralop_kit.registry import config_of, name_of
+from neuralop_kit.solvers.errors import CheckpointError, RegistryError
+from neuralop_kit.training import distributed, random_state
+from neuralop_kit.training.checkpoint import Snapshot
+from neuralop_kit.training.optimizer_state import load_optimizer_state
+from neuralop_kit.training.progress import Progress
+
+if TYPE_CHECKING:
+    from neuralop_kit.training.trainer import Trainer
+
+
+def capture(trainer: "Trainer") -> Snapshot:
+    """Everything that the next step depends on; every process must call it, as each has streams of its own."""
+    own = random_state.capture(trainer.device, trainer.generators)
+    return Snapshot(
+        model=trainer.model.state_dict(),
+        train_state={
+            "optimizer": trainer.optimizer.state_dict(),
+            "schedule": None if trainer.schedule is None else trainer.schedule.state_dict(),
+            "scaler": trainer.scaler.state_dict(),
+            "running": trainer.running.state(),
+            "random": distributed.gather(own),
+        },
+        state={**trainer.state.to_json(), "model": _description(trainer), "versions": versions()},
+    )
+
+
+def restore(trainer: "Trainer", snapshot: Snapshot) -> Progress:
+    """Put a snapshot back into the trainer's parts; returns how far it had come.
+
+    Raises:
+        CheckpointError: it belongs to another model, optimizer or schedule.
+    """
+    state, saved = snapshot.state, snapshot.train_state
+    if state.get("model") != _description(trainer):
+        raise CheckpointError(
+            f"expected a checkpoint of {_description(trainer)}, got one of {state.get('model')}; "
+            "build the model as the run did, or choose another folder"
+        )
+    try:
+        trainer.model.load_state_dict(snapshot.model)
+        load_optimizer_state(trainer.optimizer, saved["optimizer"])
+        if trainer.schedule is not None:
+            trainer.schedule.load_state_dict(saved["schedule"])
+        trainer.scaler.load_state_dict(saved["scaler"])
+        trainer.running.load(saved["running"])
+        if distributed.rank() < len(saved["random"]):
+            random_state.restore(saved["random"][distributed.rank()], trainer.device, trainer.generators)
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"expected the model, optimizer and schedule that the run began with, got {error}; "
+            "build them as the run did, or choose another folder"
+        ) from error
+    return Progress.from_json(state)
+
+
+def _description(trainer: "Trainer") -> dict[str, Any] | None:
+    try:
+        return {"name": name_of(trainer.model), "config": config_of(trainer.model)}
+    except RegistryError:
+        return None
+
+
+def versions() -> dict[str, str]:
+    """What wrote a file, for whoever reads it later."""
+    try:
+        ours = version("neuralop-kit")
+    except PackageNotFoundError:
+        ours = "unknown"
+    return {"neuralop_kit": ours, "torch": torch.__version__, "python": platform.python_version()}
