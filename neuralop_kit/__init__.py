@@ -3,6 +3,7 @@
 Domain            where a function lives; every layer, solver, loss and data file speaks of space through it
 layers            building blocks on fields ``(batch, channel, *space)``
 models            operators ready to train
+optim             optimizers for operators and residuals
 training          losses, trainer, checkpoints
 solvers           numerics without learned parameters
 datasets          fields on disk
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     from neuralop_kit.solvers.errors import NeuralopKitError
 
 __version__ = "0.1.0"
-__all__ = ["Domain", "NeuralopKitError", "datasets", "layers", "models", "solvers", "training"]
+__all__ = ["Domain", "NeuralopKitError", "datasets", "layers", "models", "optim", "solvers", "training"]
 
 _ATTRIBUTES = {"Domain": "neuralop_kit.solvers.domain", "NeuralopKitError": "neuralop_kit.solvers.errors"}
-_SUBPACKAGES = ("datasets", "layers", "models", "solvers", "training")
+_SUBPACKAGES = ("datasets", "layers", "models", "optim", "solvers", "training")
 
 
 def __getattr__(name: str) -> Any:
