@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralop_kit.solvers import atomic
-from neuralop_kit.solvers.errors import MissingExtraError
+from neuralop_kit.solvers.errors import CheckpointError, MissingExtraError
 
 Record = dict[str, Any]
 
@@ -22,14 +22,18 @@ class JsonLines:
 
     def __call__(self, record: Record) -> None:
         """Append one record."""
-        with self.path.open("a") as file:
+        with atomic.explained(CheckpointError, "to append to the log"), self.path.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
     def rewind(self, step: int) -> None:
         """Forget what lies behind ``step``, as a resumed run will write it again; also a line cut short by a kill."""
-        if self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
-            atomic.write_bytes(self.path, "".join(line + "\n" for line in kept).encode())
+        if not self.path.exists():
+            return
+        content = self.path.read_text()
+        kept = "".join(line + "\n" for line in content.splitlines() if _step_of(line) <= step)
+        if kept != content:
+            with atomic.explained(CheckpointError, "to rewrite the log"):
+                atomic.write_bytes(self.path, kept.encode())
 
 
 class TensorBoardLog:

@@ -1,6 +1,8 @@
 """What a checkpoint of a trainer holds, and how it is put back."""
 
 import platform
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,38 @@ from neuralop_kit.training.progress import Progress
 
 if TYPE_CHECKING:
     from neuralop_kit.training.trainer import Trainer
+
+
+@contextmanager
+def opened(trainer: "Trainer", fresh: Progress, *, resume: bool) -> Iterator[Progress]:
+    """Be the only run in the trainer's folder; yields the state to go on from: the last one there, or the fresh one.
+
+    Every process reads the checkpoint, so the folder must be visible to all; rank 0 alone writes.
+
+    Raises:
+        CheckpointError: the folder is in use, holds a run that is not to be resumed, or one of other data.
+    """
+    store = trainer.store
+    if store is None:
+        yield fresh
+        return
+    with ExitStack() as stack:
+        if distributed.rank() == 0:
+            stack.enter_context(store.writing())
+        distributed.barrier()
+        state = fresh
+        if store.paths():
+            if not resume:
+                raise CheckpointError(
+                    f"expected an empty run folder, got checkpoints in {store.folder}; "
+                    "pass resume=True to go on from the last one, or choose another folder"
+                )
+            snapshot = store.load()
+            Progress.from_json(snapshot.state).check_same_order(fresh)
+            state = restore(trainer, snapshot)
+        if distributed.rank() == 0 and trainer.log is not None:
+            trainer.log.rewind(state.step)
+        yield state
 
 
 def capture(trainer: "Trainer") -> Snapshot:

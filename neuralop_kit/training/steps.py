@@ -1,17 +1,20 @@
-"""How an optimizer is asked to step: with a gradient, a closure, or a residual vector.
+"""How an optimizer is asked to step: with a gradient, a closure, a residual vector, or the bare loss.
 
-An optimizer declares what its ``step`` needs by a class attribute:
+An optimizer declares by its attribute ``step_kind`` what its ``step`` is to be given:
 
-    takes_residual = True     step(residual_fn): residual_fn() is a signed real vector; Gauss-Newton, Sven
-    takes_closure = True      step(closure): closure() is the loss, with gradients when they are enabled; L-BFGS, SPSA
-    neither                   step(): after backward; Adam and most others
+    gradient    nothing: ``backward`` comes first; Adam and most others
+    closure     a function that clears the gradients, runs ``backward`` and returns the loss; L-BFGS
+    residual    a function that returns the signed residual vector; Gauss-Newton, Sven
+    value       a function that returns the loss, without ``backward``; SPSA, evolution strategies
 
-torch's own LBFGS, which declares nothing, is known by its ``step`` having no default for ``closure``.
+torch's optimizers declare nothing; its LBFGS is known by its ``step`` having no default for ``closure``. An optimizer
+that keeps other weights during training than it means (NVRM, schedule-free ones) has methods ``train()``, ``eval()``.
 """
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -68,7 +71,7 @@ class Step(ABC):
     def refuse(self, reason: str) -> ArgumentError:
         """The error for a setting that this kind of step cannot honour."""
         return ArgumentError(
-            f"expected a setting that {type(self.optimizer).__name__} can honour, got {reason}; leave it out"
+            f"expected a setting that {type(self.optimizer).__name__} can honour, got {reason}; leave that out"
         )
 
 
@@ -89,7 +92,7 @@ class GradientStep(Step):
 
 
 class ClosureStep(Step):
-    """``optimizer.step(closure)``; the closure skips the backward pass when gradients are disabled."""
+    """``optimizer.step(closure)``; the closure runs once or often, with gradients or, in a line search, without."""
 
     def __init__(self, optimizer: Optimizer, *, clip_gradient: float | None, scaler: torch.amp.GradScaler) -> None:
         super().__init__(optimizer, clip_gradient=clip_gradient, scaler=scaler)
@@ -115,36 +118,94 @@ class ClosureStep(Step):
         return before[0]
 
 
-class ResidualStep(Step):
-    """``optimizer.step(residual_fn)``; the loss, for the record, costs one more forward pass."""
+class FunctionStep(Step):
+    """``optimizer.step(function)`` without a backward pass; the loss, for the record, costs one more forward pass."""
 
     def __init__(self, optimizer: Optimizer, *, clip_gradient: float | None, scaler: torch.amp.GradScaler) -> None:
         super().__init__(optimizer, clip_gradient=clip_gradient, scaler=scaler)
         if scaler.is_enabled():
-            raise self.refuse("fp16 loss scaling, which does not go with residuals")
+            raise self.refuse("fp16 loss scaling, which goes with gradients only")
         if clip_gradient is not None:
             raise self.refuse("clip_gradient, as it forms no gradient")
-        if distributed.world_size() > 1:
-            raise self.refuse("several processes, whose residuals it would have to join")
+
+    @abstractmethod
+    def function(self, objective: BatchObjective) -> Callable[[], Tensor]:
+        """What the optimizer is given."""
 
     def __call__(self, objective: BatchObjective) -> Tensor:
         """Take the step."""
         with torch.no_grad():
             before = objective.loss().detach()
-        self.optimizer.step(objective.residual)  # type: ignore[arg-type]
+        self.optimizer.step(self.function(objective))  # type: ignore[arg-type]
         return before
 
 
+class ValueStep(FunctionStep):
+    """The function is the loss, joined over all processes, so that each of them takes the same step."""
+
+    def function(self, objective: BatchObjective) -> Callable[[], Tensor]:
+        """The loss."""
+        return lambda: objective.joined(objective.loss())
+
+
+class ResidualStep(FunctionStep):
+    """The function is the residual vector, with its graph."""
+
+    def __init__(self, optimizer: Optimizer, *, clip_gradient: float | None, scaler: torch.amp.GradScaler) -> None:
+        super().__init__(optimizer, clip_gradient=clip_gradient, scaler=scaler)
+        if distributed.world_size() > 1:
+            raise self.refuse("several processes, whose residuals it would have to join")
+
+    def function(self, objective: BatchObjective) -> Callable[[], Tensor]:
+        """The residual."""
+        return objective.residual
+
+
+STEP_KINDS: dict[str, type[Step]] = {
+    "gradient": GradientStep,
+    "closure": ClosureStep,
+    "residual": ResidualStep,
+    "value": ValueStep,
+}
+
+
 def step_for(optimizer: Optimizer, *, clip_gradient: float | None, scaler: torch.amp.GradScaler) -> Step:
-    """The kind of step that the optimizer declares; see the top of this file."""
-    kind: type[Step] = GradientStep
-    if getattr(optimizer, "takes_residual", False):
-        kind = ResidualStep
-    elif getattr(optimizer, "takes_closure", False) or _requires_closure(optimizer):
-        kind = ClosureStep
-    return kind(optimizer, clip_gradient=clip_gradient, scaler=scaler)
+    """The kind of step that the optimizer declares; see the top of this file.
+
+    Raises:
+        ArgumentError: an unknown kind, or a setting that this kind cannot honour.
+    """
+    # Asked of the class, as a learning-rate schedule wraps the method of the object.
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    undeclared = "closure" if closure is not None and closure.default is closure.empty else "gradient"
+    kind = getattr(optimizer, "step_kind", undeclared)
+    if kind not in STEP_KINDS:
+        raise ArgumentError(f"expected a step_kind among {sorted(STEP_KINDS)}, got {kind!r}; declare one of these")
+    if clip_gradient is not None and not clip_gradient > 0:
+        raise ArgumentError(f"expected clip_gradient > 0 or None, got {clip_gradient}; 1.0 is usual")
+    return STEP_KINDS[kind](optimizer, clip_gradient=clip_gradient, scaler=scaler)
 
 
-def _requires_closure(optimizer: Optimizer) -> bool:
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    return closure is not None and closure.default is inspect.Parameter.empty
+@contextmanager
+def training_weights(optimizer: Optimizer) -> Iterator[None]:
+    """The weights that the optimizer trains with inside the block, those that it means after it."""
+    _call(optimizer, "train")
+    try:
+        yield
+    finally:
+        _call(optimizer, "eval")
+
+
+@contextmanager
+def clean_weights(optimizer: Optimizer) -> Iterator[None]:
+    """Inside :func:`training_weights`: the weights that the optimizer means, to be evaluated and saved."""
+    _call(optimizer, "eval")
+    try:
+        yield
+    finally:
+        _call(optimizer, "train")
+
+
+def _call(optimizer: Optimizer, method: str) -> None:
+    if hasattr(optimizer, "train") and hasattr(optimizer, "eval"):
+        getattr(optimizer, method)()

@@ -1,5 +1,6 @@
 """The training loop: a plain one, that can be killed at any moment and go on as if it had not been."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ from neuralop_kit.training.losses import relative_l2
 from neuralop_kit.training.progress import EarlyStopping, Progress, RunningLoss
 from neuralop_kit.training.random_state import RandomSource
 from neuralop_kit.training.schedules import PerEpoch
-from neuralop_kit.training.steps import BatchObjective, step_for
+from neuralop_kit.training.steps import BatchObjective, clean_weights, step_for, training_weights
 from neuralop_kit.training.wrapping import place_of, unwrapped
 
 # Reading the loss makes the host wait for a GPU, so there it is looked at only so often, and before every checkpoint.
@@ -84,6 +85,7 @@ class Trainer:
         self.model = unwrapped(model)
         self.device, self.dtype = place_of(self.model)
         self.network = model
+        self.local_network = model.module if isinstance(model, DistributedDataParallel) else model
         if distributed.is_distributed() and not isinstance(model, DistributedDataParallel):
             self.network = DistributedDataParallel(
                 model, device_ids=[self.device] if self.device.type == "cuda" else None
@@ -99,10 +101,10 @@ class Trainer:
         self.folder = None if folder is None else Path(folder)
         self.checkpoints = checkpoints or Checkpoints()
         self.store = None if self.folder is None else CheckpointFolder(self.folder, keep=self.checkpoints.keep)
-        self.callbacks = tuple(callbacks)
+        self.log = None if self.folder is None else JsonLines(self.folder / "metrics.jsonl")
+        self.listeners: tuple[Callable[[Record], None], ...] = (*([self.log] if self.log else []), *callbacks)
         self.generators = tuple(generators)
         self.show_progress = progress
-        self.running = RunningLoss(self.device)
 
     def fit(
         self,
@@ -137,8 +139,10 @@ class Trainer:
         valid = dict(valid or {})
         self._check_arguments(datasets, valid, epochs, batch_size)
         state = Progress(seed=seed, batch_size=batch_size, sizes=[len(d) for d in datasets])  # type: ignore[arg-type]
+        self.running = RunningLoss(self.device)
         with ExitStack() as stack:
-            self.state = self._open_folder(state, stack, resume=resume)
+            self.state = stack.enter_context(run_state.opened(self, state, resume=resume))
+            stack.enter_context(training_weights(self.optimizer))
             batches_per_epoch = sum(-(-size // batch_size) for size in state.sizes)
             bar = stack.enter_context(self._bar(total=epochs * batches_per_epoch))
             while self.state.epoch < epochs and not self._has_stalled():
@@ -149,15 +153,15 @@ class Trainer:
 
     def evaluate(self, datasets: Mapping[str, FieldDataset], *, batch_size: int = 32) -> dict[str, dict[str, float]]:
         """Loss and metrics on each dataset: ``{"64": {"loss": 0.01}, "128": ...}``, means over the samples."""
-        was_training = self.model.training
-        self.model.eval()
+        was_training = self.network.training
+        self.network.eval()
         try:
             return {
                 name: evaluate(self._predict, data, self.metrics, batch_size=batch_size, move=self._move)
                 for name, data in datasets.items()
             }
         finally:
-            self.model.train(was_training)
+            self.network.train(was_training)
 
     def load_best(self) -> None:
         """Put the weights of the best epoch into the model.
@@ -209,7 +213,9 @@ class Trainer:
         state = self.state
         record: Record = {"epoch": state.epoch + 1, "step": state.step, "train_loss": self.running.mean()}
         record["learning_rate"] = float(self.optimizer.param_groups[0].get("lr", 0.0))
-        for name, values in self.evaluate(valid, batch_size=state.batch_size).items():
+        with clean_weights(self.optimizer):
+            measured = self.evaluate(valid, batch_size=state.batch_size)
+        for name, values in measured.items():
             record |= {f"{name}/{metric}": value for metric, value in values.items()}
         monitored = record[f"{next(iter(valid))}/loss" if valid else "train_loss"]
         self._check_record(record)
@@ -221,8 +227,7 @@ class Trainer:
         bar.set_postfix(epoch=state.epoch, loss=f"{monitored:.3g}")
         # Logged before it is saved: what a killed run logged too much, the resumed one takes back.
         if distributed.rank() == 0:
-            listeners: list[Callable[[Record], None]] = [*self._logs(), *self.callbacks]
-            for listener in listeners:
+            for listener in self.listeners:
                 listener({**record, "seconds": round(seconds, 3)})
         self._save(is_best=is_best)
 
@@ -240,9 +245,9 @@ class Trainer:
         return BatchObjective(loss, residual, num_samples, num_joined)
 
     def _predict(self, source: Tensor) -> Tensor:
-        # Not through DDP: the processes may hold different numbers of batches here.
+        # Not through DDP: the processes may meet different numbers of batches here.
         with self._precision():
-            return self.model(source)
+            return self.local_network(source)
 
     def _move(self, field: Tensor) -> Tensor:
         dtype = self.dtype if field.is_floating_point() else field.dtype
@@ -263,9 +268,6 @@ class Trainer:
     def _checkpoint_is_due(self) -> bool:
         every = self.checkpoints.every_steps
         return every is not None and self.state.step % every == 0
-
-    def _logs(self) -> list[JsonLines]:
-        return [] if self.folder is None else [JsonLines(self.folder / "metrics.jsonl")]
 
     def _bar(self, *, total: int) -> Any:
         hidden: bool | None = None if self.show_progress is None else not self.show_progress
@@ -288,7 +290,7 @@ class Trainer:
 
     def _check_record(self, record: Record) -> None:
         for name, value in record.items():
-            if not torch.isfinite(torch.tensor(value)):
+            if not math.isfinite(value):
                 raise self._not_finite(f"a finite {name}", str(value), self.state.step)
 
     def _not_finite(self, expected: str, got: str, step: int) -> NonFiniteError:
@@ -298,35 +300,14 @@ class Trainer:
             f"clip gradients or look at the data. Last good checkpoint: {last or 'none'}"
         )
 
-    def _open_folder(self, fresh: Progress, stack: ExitStack, *, resume: bool) -> Progress:
-        """The state to go on from: that of the last checkpoint when resuming, else the fresh one."""
-        if self.store is None:
-            return fresh
-        if distributed.rank() == 0:
-            stack.enter_context(self.store.writing())
-        distributed.barrier()
-        if not self.store.paths():
-            state = fresh
-        elif resume:
-            state = run_state.restore(self, self.store.load())
-            state.check_same_order(fresh)
-        else:
-            raise CheckpointError(
-                f"expected an empty run folder, got checkpoints in {self.folder}; "
-                "pass resume=True to go on from the last one, or choose another folder"
-            )
-        if distributed.rank() == 0:
-            for log in self._logs():
-                log.rewind(state.step)
-        return state
-
     def _save(self, *, is_best: bool = False) -> None:
         if self.store is None:
             return
         self._check_finite()
-        snapshot = run_state.capture(self)
-        if distributed.rank() == 0:
-            try:
-                self.store.save(self.state.step, snapshot, best=is_best)
-            except NonFiniteError as error:
-                raise self._not_finite("finite weights", str(error), self.state.step) from error
+        with clean_weights(self.optimizer):
+            snapshot = run_state.capture(self)
+            if distributed.rank() == 0:
+                try:
+                    self.store.save(self.state.step, snapshot, best=is_best)
+                except NonFiniteError as error:
+                    raise self._not_finite("finite weights", str(error), self.state.step) from error
