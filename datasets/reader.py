@@ -1,0 +1,185 @@
+"""Datasets for torch's data loaders: lazy, bounded in memory, safe under fork and spawn."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from neuralop_kit.datasets.description import Description
+from neuralop_kit.datasets.manifest import Manifest, ShardEntry
+from neuralop_kit.datasets.shard import Shard
+from neuralop_kit.datasets.statistics import DatasetStatistics
+from neuralop_kit.solvers.domain import Domain
+from neuralop_kit.solvers.errors import ArgumentError, DataError
+
+# Files kept open at a time by one process; systems allow a few hundred to a thousand.
+MAX_OPEN_FILES = 128
+
+
+def open_dataset(path: str | Path, split: str = "train") -> "FieldDataset":
+    """Open one split of a generated dataset, or one of its files.
+
+    Args:
+        path: the folder that holds ``dataset.json``, or a single shard (then ``split`` has no meaning).
+        split: ``"train"``, ``"valid"`` or ``"test"``.
+
+    Raises:
+        DataError: there is nothing, or it is unfinished, damaged, unsafe, or not of a known layout.
+        ArgumentError: the dataset has no such split.
+    """
+    path = Path(path)
+    if path.is_dir():
+        manifest = Manifest.load(path)
+        if split not in manifest.splits:
+            raise ArgumentError(f"expected a split among {list(manifest.splits)} of {path}, got {split!r}; take one")
+        for entry in manifest.splits[split]:
+            entry.check_size(path)
+        statistics = DatasetStatistics.of(manifest.description, manifest.statistics)
+        return FieldDataset(path, manifest.description, manifest.splits[split], statistics)
+    shard = Shard(path)
+    entry = ShardEntry(path.name, shard.num_samples, size=path.stat().st_size, sha256="")
+    statistics = DatasetStatistics.of(shard.description, shard.statistics)
+    return FieldDataset(path.parent, shard.description, [entry], statistics)
+
+
+class FieldDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Pairs ``(input, target)`` of fields ``(channel, *space)`` on disk; made by :func:`open_dataset`.
+
+    Nothing is read before it is asked for, and nothing is kept: memory is that of one batch and of the places of the
+    samples, 8 bytes per field each. The first time a process reads a sample, its checksum and finiteness are verified.
+    Works with any number of loader workers. Forked ones share what is open, which is safe because reads carry their own
+    position; spawned ones open their own.
+
+    Attributes:
+        description: equation, parameters, source; everything that is not numbers on a grid.
+        statistics: of the training split, per channel, whichever split this is; None for a dataset without one.
+
+    >>> import tempfile
+    >>> from neuralop_kit.datasets import generate
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     data = open_dataset(generate("darcy", folder, samples=10, resolution=16), "test")
+    ...     u, v = data[0]
+    ...     inputs, targets = data.read([0])
+    >>> data.input_names, data.target_names, u.shape, targets.shape
+    (('permeability',), ('pressure',), torch.Size([1, 16, 16]), torch.Size([1, 1, 16, 16]))
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        description: Description,
+        entries: Sequence[ShardEntry],
+        statistics: DatasetStatistics | None,
+    ) -> None:
+        self.description = description
+        self.statistics = statistics
+        self._folder = folder
+        self._entries = tuple(entries)
+        self._ends = np.array(list(accumulate(entry.samples for entry in entries)), dtype=np.int64)
+        self._shards: dict[int, Shard] = {}
+        self._recent: OrderedDict[int, Shard] = OrderedDict()
+
+    @property
+    def domain(self) -> Domain:
+        """Where the functions live."""
+        return self.description.domain
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Points per axis."""
+        return self.description.shape
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """One per input channel."""
+        return self.description.input_names
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """One per target channel."""
+        return self.description.target_names
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Unit of each field by name, ``"1"`` where it has none."""
+        return dict(self.description.units)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """One sample: input and target, ``(channel, *space)`` each."""
+        inputs, targets = self.read([index])
+        return inputs[0], targets[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """Several samples with one look-up; data loaders call this."""
+        return list(zip(*self.read(indices), strict=True))
+
+    def read(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """A batch: inputs and targets, ``(batch, channel, *space)`` each, in the order of ``indices``.
+
+        Raises:
+            IndexError: an index is outside ``-len(self) ... len(self) - 1``.
+            DataError, NonFiniteError: a file is damaged; the message names it.
+        """
+        samples = self._positions(indices)
+        counts = (len(self.input_names), len(self.target_names))
+        dtype = getattr(torch, self.description.dtype)
+        inputs, targets = (torch.empty(len(samples), count, *self.shape, dtype=dtype) for count in counts)
+        out = [(0, inputs.numpy()), (counts[0], targets.numpy())]
+        shards = np.searchsorted(self._ends, samples, side="right")
+        for number in np.unique(shards).tolist():
+            rows = np.flatnonzero(shards == number)
+            first = self._ends[number] - self._entries[number].samples
+            self._shard(number).read(samples[rows] - first, rows, out)
+        return inputs, targets
+
+    def verify(self) -> None:
+        """Compare every file with the manifest's sha256 and read every sample; raises at the first damage."""
+        for number, entry in enumerate(self._entries):
+            if entry.sha256:
+                entry.verify(self._folder)
+            self._shard(number).verify()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Open files stay with the process that opened them; another one looks for itself.
+        return {**self.__dict__, "_shards": {}, "_recent": OrderedDict()}
+
+    def __repr__(self) -> str:
+        fields = f"{', '.join(self.input_names)} -> {', '.join(self.target_names)}"
+        return f"FieldDataset({self.description.name}: {len(self)} samples of {fields} on {self.shape}, {self.domain})"
+
+    def _positions(self, indices: Sequence[int]) -> Any:
+        samples = np.asarray(indices, dtype=np.int64)
+        samples = np.where(samples < 0, samples + len(self), samples)
+        outside = (samples < 0) | (samples >= len(self))
+        if outside.any():
+            raise IndexError(f"expected indices below {len(self)}, got {np.asarray(indices)[outside][:8].tolist()}")
+        return samples
+
+    def _shard(self, number: int) -> Shard:
+        shard = self._shards.get(number)
+        if shard is None:
+            shard = self._shards[number] = self._index(number)
+        self._recent[number] = shard
+        self._recent.move_to_end(number)
+        if len(self._recent) > MAX_OPEN_FILES:
+            self._recent.popitem(last=False)[1].close()
+        return shard
+
+    def _index(self, number: int) -> Shard:
+        entry = self._entries[number]
+        shard = Shard(self._folder / entry.file)
+        if shard.description != self.description or shard.num_samples != entry.samples:
+            raise DataError(
+                f"expected {entry.samples} samples as described by the manifest in {shard.path}, "
+                f"got {shard.num_samples} of {shard.description.name!r}; files were mixed up: generate again"
+            )
+        return shard
