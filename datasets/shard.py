@@ -68,7 +68,7 @@ class Shard:
         descriptor = self._descriptor()
         for first, array in out:
             channels = array.shape[1]
-            target = memoryview(array.reshape(-1).view(np.uint8))
+            target = array.reshape(-1).view(np.uint8).data
             checksums = np.empty((len(samples), channels, CHECKSUM_BYTES), dtype=np.uint8)
             for k, (sample, row) in enumerate(zip(samples.tolist(), rows.tolist(), strict=True)):
                 for channel in range(channels):

@@ -21,8 +21,15 @@ from neuralop_kit.solvers.errors import NeuralopKitError
 # Locks of this process. A forked child inherits them with their descriptors, and a loader's worker that outlives its
 # killed parent for some seconds would keep the folder locked; so a child lets go of them first of all.
 _held: set[int] = set()
+
+
+def _let_go() -> None:
+    while _held:
+        os.close(_held.pop())
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: [os.close(_held.pop()) for _ in range(len(_held))])
+    os.register_at_fork(after_in_child=_let_go)
 
 # Tests put a function here; it is told the name of every point between two steps, and may kill the process there.
 observer: Callable[[str], None] | None = None
