@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,10 +9,9 @@ from torch import Tensor
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError, DomainError
 from neuralop_kit.solvers.nodes import Device
+from neuralop_kit.solvers.randomness import Generators, standard_normal
 from neuralop_kit.solvers.sphere import SphereDomain
 from neuralop_kit.solvers.trigonometric import TrigonometricBasis, trigonometric_basis
-
-Generators: TypeAlias = torch.Generator | Sequence[torch.Generator] | None
 
 # Factor on the field. The sampler published with the FNO paper in 2020 gave real and imaginary parts variance 1 each,
 # its successor of 2021 gives 1/2 each: only the latter has the covariance that is written down.
@@ -127,10 +125,10 @@ class GaussianRandomField:
         return field.unsqueeze(1).to(dtype).contiguous()
 
     def num_modes(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Number of eigenfunctions per axis used on a grid."""
+        """Number of eigenfunctions per axis used on a grid, at least one."""
         self.domain.check_shape(shape)
         return tuple(
-            basis.num_modes(basis.max_cycles(n) if limit is None else limit)
+            max(1, basis.num_modes(basis.max_cycles(n) if limit is None else limit))
             for basis, n, limit in zip(self._bases, shape, self.bandwidth, strict=True)
         )
 
@@ -160,21 +158,12 @@ class GaussianRandomField:
 
     def _numbers(self, batch: int, num_modes: tuple[int, ...], generator: Generators) -> Tensor:
         """``xi`` of shape ``(batch, *num_modes)``, float64, on the device of the generator."""
-        if batch < 1 or (isinstance(generator, Sequence) and len(generator) != batch):
-            got = len(generator) if isinstance(generator, Sequence) else 1
-            raise ArgumentError(
-                f"expected batch >= 1 and one generator, or one per sample, got batch={batch} and {got} generators; "
-                "make the two counts equal"
-            )
-        if isinstance(generator, Sequence):
-            return torch.cat([self._numbers(1, num_modes, one) for one in generator])
-        place = torch.device("cpu") if generator is None else generator.device
-        numbers = torch.empty(batch, *num_modes, dtype=torch.float64, device=place)
+        numbers: Tensor | None = None
         for block in self._blocks(num_modes):
-            size = [side.stop - side.start for side in block]
-            drawn = torch.randn(batch, *size, dtype=torch.float64, device=place, generator=generator)
+            drawn = standard_normal(batch, [side.stop - side.start for side in block], generator)
+            numbers = drawn.new_empty(batch, *num_modes) if numbers is None else numbers
             target = numbers[(slice(None), *block)]
-            numbers[(slice(None), *block)] = drawn[tuple(slice(0, n) for n in target.shape)]
+            target.copy_(drawn[(slice(None), *[slice(0, n) for n in target.shape[1:]])])
         return numbers
 
     def _blocks(self, num_modes: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:

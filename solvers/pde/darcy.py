@@ -1,15 +1,20 @@
 """Darcy flow: pressure in a porous medium."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
-from neuralop_kit.solvers.pde.elliptic import BoundaryValues, FiniteVolumes
+from neuralop_kit.solvers.pde.elliptic import BoundaryValues, EllipticScheme, FiniteVolumes
 from neuralop_kit.solvers.pde.implicit import solve_network
-from neuralop_kit.solvers.pde.linear_solvers import LinearSolver, MultigridCG
+from neuralop_kit.solvers.pde.linear_solvers import LinearSolver, MultigridCG, SparseDirect
 from neuralop_kit.solvers.pde.network import sum_of_fluxes
+from neuralop_kit.solvers.pde.spline_nodal import SplineNodal
 from neuralop_kit.solvers.status import SolveInfo
+
+STYLES: dict[str, Callable[[Domain], EllipticScheme]] = {"finite_volumes": FiniteVolumes, "fno": SplineNodal}
 
 
 class Darcy:
@@ -26,8 +31,13 @@ class Darcy:
     Args:
         domain: a box of one to three dimensions, Dirichlet on at least one axis; any nodes (``"cell"`` is the most
             accurate for discontinuous coefficients). The box may be any size and have different points per axis.
-        linear_solver: :class:`MultigridCG` or :class:`SparseDirect`.
-        scheme: the discretization; ``FiniteVolumes(domain, mean=arithmetic_mean)`` changes the face mean.
+        linear_solver: :class:`MultigridCG`, or :class:`SparseDirect`, the default of ``style="fno"``.
+        style: ``"finite_volumes"``; or ``"fno"`` for what the FNO paper's generator does (:class:`SplineNodal`: less
+            accurate, needed to equal its data); or a scheme, such as ``FiniteVolumes(domain, mean=arithmetic_mean)``.
+
+    Raises:
+        DomainError: the domain has a periodic axis or no Dirichlet axis, or does not go with the style.
+        ArgumentError: the style is unknown.
 
     Shapes: all fields ``(batch, 1, *shape)``.
     Good values: ``a`` in {3, 12}, ``f = 1`` on the unit square give ``max u`` of about 0.01.
@@ -40,11 +50,17 @@ class Darcy:
     """
 
     def __init__(
-        self, domain: Domain, *, linear_solver: LinearSolver | None = None, scheme: FiniteVolumes | None = None
+        self,
+        domain: Domain,
+        *,
+        style: str | EllipticScheme = "finite_volumes",
+        linear_solver: LinearSolver | None = None,
     ) -> None:
+        if isinstance(style, str) and style not in STYLES:
+            raise ArgumentError(f"expected a style among {list(STYLES)}, or a scheme, got {style!r}; take one of these")
         self.domain = domain
-        self.linear_solver = linear_solver or MultigridCG()
-        self.scheme = scheme or FiniteVolumes(domain)
+        self.scheme = STYLES[style](domain) if isinstance(style, str) else style
+        self.linear_solver = linear_solver or (SparseDirect() if style == "fno" else MultigridCG())
 
     def solve(
         self, coefficient: Tensor, source: Tensor | float, *, boundary: BoundaryValues | None = None
@@ -68,14 +84,10 @@ class Darcy:
         a, f = self._check(coefficient, source)
         dtype = torch.promote_types(a.dtype, f.dtype)
         a, f = a.double()[:, 0], f.double()[:, 0]
-        shape = tuple(a.shape[1:])
         # NaN marks the item for solve_network: a mean of two negative coefficients would look like a positive one.
-        network = self.scheme.network(torch.where(a > 0, a, torch.nan))
-        load = f[(slice(None), *self.scheme.unknowns(shape))] * self.scheme.volumes(f)
-        if boundary is not None:
-            load = load - sum_of_fluxes(self.scheme.wall_fluxes(network, boundary, shape))
+        network, load = self.scheme.system(torch.where(a > 0, a, torch.nan), f, boundary)
         u, info = solve_network(network, load, solver=self.linear_solver)
-        return self.scheme.extend(u, boundary, shape).unsqueeze(1).to(dtype), info
+        return self.scheme.extend(u, boundary, tuple(a.shape[1:])).unsqueeze(1).to(dtype), info
 
     def fluxes(self, coefficient: Tensor, u: Tensor, *, boundary: BoundaryValues | None = None) -> tuple[Tensor, ...]:
         """Discrete flux ``-a du/dx_k * area`` through every face, in the direction of its axis.
@@ -84,11 +96,11 @@ class Darcy:
         first and the last are the walls. Their differences summed over the axes are ``f * volume``.
         """
         a, u = self._check(coefficient, u)
-        shape = tuple(a.shape[2:])
-        network = self.scheme.network(a[:, 0])
-        result = network.fluxes(u[(slice(None), 0, *self.scheme.unknowns(shape))])
+        scheme, shape = self._finite_volumes(), tuple(a.shape[2:])
+        network = scheme.network(a[:, 0])
+        result = network.fluxes(u[(slice(None), 0, *scheme.unknowns(shape))])
         if boundary is not None:
-            walls = self.scheme.wall_fluxes(network, boundary, shape)
+            walls = scheme.wall_fluxes(network, boundary, shape)
             result = tuple(inner + wall for inner, wall in zip(result, walls, strict=True))
         return tuple(flux.unsqueeze(1) for flux in result)
 
@@ -101,9 +113,19 @@ class Darcy:
         """
         a, f = self._check(coefficient, source)
         fluxes = [flux[:, 0] for flux in self.fluxes(coefficient, u, boundary=boundary)]
-        inside = self.scheme.unknowns(tuple(a.shape[2:]))
-        balance = sum_of_fluxes(fluxes) / self.scheme.volumes(a[:, 0])
+        scheme = self._finite_volumes()
+        inside = scheme.unknowns(tuple(a.shape[2:]))
+        balance = sum_of_fluxes(fluxes) / scheme.volumes(a[:, 0])
         return (balance - f[(slice(None), 0, *inside)]).unsqueeze(1)
+
+    def _finite_volumes(self) -> FiniteVolumes:
+        """The scheme, where it balances fluxes on the grid of the fields."""
+        if not isinstance(self.scheme, FiniteVolumes):
+            raise ArgumentError(
+                f"expected finite volumes, got {type(self.scheme).__name__}, whose balance lives on another grid; "
+                "use style='finite_volumes'"
+            )
+        return self.scheme
 
     def _check(self, coefficient: Tensor, other: Tensor | float) -> tuple[Tensor, Tensor]:
         """Both fields, the second expanded when it is a number."""

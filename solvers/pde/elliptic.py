@@ -1,5 +1,6 @@
 """Second-order finite volumes for -div(a grad u) = f on boxes: from fields to conductance networks."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import DomainError
-from neuralop_kit.solvers.pde.network import ConductanceNetwork
+from neuralop_kit.solvers.pde.network import ConductanceNetwork, sum_of_fluxes
 from neuralop_kit.solvers.sphere import SphereDomain
 
 FaceMean = Callable[[Tensor, Tensor], Tensor]
@@ -34,17 +35,36 @@ def arithmetic_mean(a: Tensor, b: Tensor) -> Tensor:
     return (a + b) / 2
 
 
+class EllipticScheme(ABC):
+    """Turns ``-div(a grad u) = f`` on a grid into a conductance network; fields come without channel."""
+
+    domain: Domain
+
+    @abstractmethod
+    def system(
+        self, coefficient: Tensor, source: Tensor, boundary: BoundaryValues | None
+    ) -> tuple[ConductanceNetwork, Tensor]:
+        """The network and its load, from fields ``(batch, *shape)`` and Dirichlet values (``None`` for zero)."""
+
+    @abstractmethod
+    def extend(self, u: Tensor, boundary: BoundaryValues | None, shape: tuple[int, ...]) -> Tensor:
+        """The field ``(batch, *shape)`` from the network's solution."""
+
+
 @dataclass(frozen=True)
-class FiniteVolumes:
+class FiniteVolumes(EllipticScheme):
     """Balance of fluxes over the control volume of each node; fluxes by two-point differences.
 
     Each node owns the part of the box that is nearer to it than to other nodes: a whole cell, or half a cell (per
     axis) at a Neumann wall with vertex nodes. With Dirichlet data on vertex nodes the outermost nodes are known, all
-    others unknown. ``coefficient`` and ``source`` are fields without channel, ``(batch, *shape)``.
+    others unknown. Fluxes to a Dirichlet wall take the coefficient of the outermost unknown.
 
     Args:
         domain: a box without periodic axes, with at least one Dirichlet axis.
         mean: coefficient on the face between two nodes.
+
+    Raises:
+        DomainError: the domain has a periodic axis or no Dirichlet axis.
     """
 
     domain: Domain
@@ -61,6 +81,10 @@ class FiniteVolumes:
     def unknowns(self, shape: tuple[int, ...]) -> tuple[slice, ...]:
         """The nodes where the solution is not given, as slices of the space axes."""
         known_ends = [axis.boundary == "dirichlet" and axis.nodes == "vertex" for axis in self.domain.axes]
+        if any(known and n < 3 for known, n in zip(known_ends, shape, strict=True)):
+            raise DomainError(
+                f"expected at least 3 vertex nodes along a Dirichlet axis, got {shape}; with 2 nothing is unknown"
+            )
         return tuple(slice(1, n - 1) if known else slice(0, n) for known, n in zip(known_ends, shape, strict=True))
 
     def volumes(self, field: Tensor) -> Tensor:
@@ -70,6 +94,17 @@ class FiniteVolumes:
         for axis in range(self.domain.num_dims):
             product = product.unsqueeze(-1) * self._widths(axis, shape, field)
         return product.to(field.dtype)
+
+    def system(
+        self, coefficient: Tensor, source: Tensor, boundary: BoundaryValues | None
+    ) -> tuple[ConductanceNetwork, Tensor]:
+        """The network, and source times volume plus what the boundary values bring."""
+        shape = tuple(source.shape[1:])
+        network = self.network(coefficient)
+        load = source[(slice(None), *self.unknowns(shape))] * self.volumes(source)
+        if boundary is not None:
+            load = load - sum_of_fluxes(self.wall_fluxes(network, boundary, shape))
+        return network, load
 
     def network(self, coefficient: Tensor) -> ConductanceNetwork:
         """Conductances between the unknowns, and from them to the walls."""

@@ -17,11 +17,11 @@ def solve_network(network: ConductanceNetwork, rhs: Tensor, *, solver: LinearSol
     With ``A w = du`` (the same matrix, it is symmetric) the gradients are ``w`` for ``b`` and
     ``-(w_i - w_j)(u_i - u_j)`` for the conductance between nodes i and j. Forward mode is there as well.
 
-    Items with a conductance or load that is not finite, or a conductance that is not positive between nodes, are
-    replaced by a harmless problem, flagged ``INVALID_INPUT``, and come back as NaN; their neighbours see nothing of
-    it. Gradients of items whose adjoint solve fails are NaN.
+    Items whose load is not finite, or whose network the solver is not made for (not finite; for conjugate gradients
+    also not positive), are replaced by a harmless problem, flagged ``INVALID_INPUT``, and come back as NaN; their
+    neighbours see nothing of it. Gradients of items whose adjoint solve fails are NaN.
     """
-    valid = network.valid_items() & rhs.isfinite().flatten(1).all(dim=1)
+    valid = solver.can_solve(network) & rhs.isfinite().flatten(1).all(dim=1)
     conductances = [torch.where(_column(valid, c), c, 1.0) for c in network.conductances]
     load = torch.where(_column(valid, rhs), rhs, 0.0)
     u, status, iterations, residual_norm = _ImplicitSolve.apply(solver, network.spacing, load, *conductances)
@@ -58,6 +58,17 @@ class _ImplicitSolve(torch.autograd.Function):
         network = ConductanceNetwork(conductances, ctx.spacing)
         pairs = zip(network.differences(adjoint), network.differences(u), strict=True)
         return None, None, adjoint, *[-jump_w * jump_u for jump_w, jump_u in pairs]
+
+    @staticmethod
+    def vmap(vmap_info: Any, in_dims: Any, solver: LinearSolver, spacing: Sequence[float], *tensors: Tensor) -> Any:
+        """A further batch axis joins the batch: all systems are solved at once."""
+        extra = vmap_info.batch_size
+        joined = [
+            (tensor.expand(extra, *tensor.shape) if dim is None else tensor.movedim(dim, 0)).flatten(0, 1)
+            for tensor, dim in zip(tensors, in_dims[2:], strict=True)
+        ]
+        outputs = _ImplicitSolve.apply(solver, spacing, *joined)
+        return tuple(output.unflatten(0, (extra, -1)) for output in outputs), (0, 0, 0, 0)
 
     @staticmethod
     def jvp(ctx: Any, _solver: None, _spacing: None, rhs_t: Tensor | None, *conductances_t: Tensor | None) -> Any:

@@ -15,11 +15,15 @@ from neuralop_kit.solvers.status import SolveInfo, Status
 
 
 class LinearSolver(ABC):
-    """Solves ``A u = b`` for a batch of positive definite networks."""
+    """Solves ``A u = b`` for a batch of networks."""
 
     @abstractmethod
     def solve(self, network: ConductanceNetwork, rhs: Tensor) -> tuple[Tensor, SolveInfo]:
         """Solution and report; ``rhs`` has shape ``(batch, *network.shape)`` and the network's dtype."""
+
+    @abstractmethod
+    def can_solve(self, network: ConductanceNetwork) -> Tensor:
+        """Which items this solver is made for, bool, ``(batch,)``; the others are not given to it."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,10 @@ class MultigridCG(LinearSolver):
     max_iterations: int = 200
     degree: int = 2
     cycle_dtype: torch.dtype = torch.float32
+
+    def can_solve(self, network: ConductanceNetwork) -> Tensor:
+        """Items with positive conductances."""
+        return network.is_positive()
 
     def solve(self, network: ConductanceNetwork, rhs: Tensor) -> tuple[Tensor, SolveInfo]:
         """Solution and report."""
@@ -61,8 +69,13 @@ class MultigridCG(LinearSolver):
 class SparseDirect(LinearSolver):
     """scipy's sparse LU factorization (SuperLU), item by item on the CPU: the oracle, and fine for small 2-D problems.
 
-    Memory and time grow faster than the number of nodes: 256 x 256 takes 0.3 s per item, 64 x 64 x 64 minutes.
+    Takes any finite conductances, negative ones too. Memory and time grow faster than the number of nodes: 256 x 256
+    takes about 0.3 s per item, 64 x 64 x 64 minutes.
     """
+
+    def can_solve(self, network: ConductanceNetwork) -> Tensor:
+        """Items with finite conductances."""
+        return network.is_finite()
 
     def solve(self, network: ConductanceNetwork, rhs: Tensor) -> tuple[Tensor, SolveInfo]:
         """Solution and report."""

@@ -68,13 +68,17 @@ class ConductanceNetwork:
         """The same network in another precision."""
         return ConductanceNetwork([c.to(dtype) for c in self.conductances], self.spacing)
 
-    def valid_items(self) -> Tensor:
-        """Which items have finite conductances, positive between nodes and >= 0 at walls; bool, ``(batch,)``."""
-        valid = torch.ones(self.conductances[0].shape[0], dtype=torch.bool, device=self.conductances[0].device)
+    def is_finite(self) -> Tensor:
+        """Which items have finite conductances, bool, ``(batch,)``."""
+        return torch.stack([c.isfinite().flatten(1).all(dim=1) for c in self.conductances]).all(dim=0)
+
+    def is_positive(self) -> Tensor:
+        """Which items have finite conductances, positive between nodes and >= 0 at walls, bool, ``(batch,)``."""
+        positive = self.is_finite()
         for axis, (c, n) in enumerate(zip(self.conductances, self.shape, strict=True)):
-            valid = valid & ((c >= 0) & c.isfinite()).flatten(1).all(dim=1)
-            valid = valid & (c.narrow(1 + axis, 1, n - 1) > 0).flatten(1).all(dim=1)
-        return valid
+            inner = c.narrow(1 + axis, 1, n - 1)
+            positive = positive & (c >= 0).flatten(1).all(dim=1) & (inner > 0).flatten(1).all(dim=1)
+        return positive
 
 
 def sum_of_fluxes(fluxes: Sequence[Tensor]) -> Tensor:
