@@ -3,6 +3,7 @@
 Trainer                   the loop: any optimizer, several resolutions, killed and resumed without a trace
 EarlyStopping, Checkpoints, PerStep, TensorBoardLog       what a trainer may be given
 relative_l2, relative_h1  quadrature-weighted relative errors; ``RelativeL2``, ``RelativeH1`` as objects with residuals
+nrmse, vrmse, crmse ...   the measures of PDEBench, The Well and APEBench, by their own definitions
 rollout, rollout_errors   autoregressive prediction and its error after each step
 Normalized                a model in physical units around one in normalised ones; ``ChannelStatistics``
 save_model, load_model    a trained operator is one folder
@@ -14,6 +15,17 @@ from neuralop_kit.training.checkpoint import CheckpointFolder, Checkpoints, Snap
 from neuralop_kit.training.distributed import process_group
 from neuralop_kit.training.logs import TensorBoardLog
 from neuralop_kit.training.losses import RelativeH1, RelativeL2, relative_h1, relative_l2
+from neuralop_kit.training.metrics import (
+    PDEBENCH_BANDS,
+    boundary_rmse,
+    crmse,
+    error_shells,
+    frmse_bands,
+    max_error,
+    nrmse,
+    nrmse_per_step,
+    vrmse,
+)
 from neuralop_kit.training.normalization import ChannelStatistics, Normalized
 from neuralop_kit.training.progress import EarlyStopping
 from neuralop_kit.training.rollout import rollout, rollout_errors
@@ -32,6 +44,15 @@ __all__ = [
     "relative_h1",
     "RelativeL2",
     "RelativeH1",
+    "nrmse",
+    "nrmse_per_step",
+    "vrmse",
+    "crmse",
+    "max_error",
+    "boundary_rmse",
+    "frmse_bands",
+    "error_shells",
+    "PDEBENCH_BANDS",
     "rollout",
     "rollout_errors",
     "Normalized",
