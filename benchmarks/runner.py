@@ -119,7 +119,9 @@ def build(entry: Comparison, setting: Setting) -> tuple[Pair, str]:
 
 
 def placed(item: Any, device: torch.device) -> Any:
-    """A module or tensor on the device; anything else as it is."""
+    """A module, tensor or generator on the device; anything else as it is."""
+    if isinstance(item, torch.Generator):
+        return torch.Generator(device).manual_seed(item.initial_seed())
     return item.to(device) if isinstance(item, Tensor | nn.Module) else item
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks import AgainstReference, Comparison, ForwardBackward
 from neuralop_kit import Domain
@@ -13,7 +13,7 @@ from neuralop_kit.training import relative_l2
 
 @dataclass(frozen=True)
 class LossCase:
-    """A batch of predictions, each a tenth off its target."""
+    """A batch of predictions near their targets."""
 
     batch: int
     shape: tuple[int, int]
@@ -31,21 +31,32 @@ class LossCase:
         return (self.target() + corner + 0.01 * noise,)
 
 
-def ours(case: LossCase) -> Callable[[Tensor], Tensor]:
-    """Weighted by quadrature."""
-    target = case.target()
-    return lambda prediction: relative_l2(prediction, target, domain=case.domain)
+class Loss(nn.Module):
+    """A loss with its target."""
+
+    target: Tensor
+
+    def __init__(self, case: LossCase) -> None:
+        super().__init__()
+        self.domain = case.domain
+        self.register_buffer("target", case.target())
 
 
-def plain(case: LossCase) -> Callable[[Tensor], Tensor]:
+class Weighted(Loss):
+    """By quadrature."""
+
+    def forward(self, prediction: Tensor) -> Tensor:
+        """Ours."""
+        return relative_l2(prediction, self.target, domain=self.domain)
+
+
+class Plain(Loss):
     """Every point counts alike, also those on the walls."""
-    target = case.target()
 
-    def loss(prediction: Tensor) -> Tensor:
-        error = torch.linalg.vector_norm((prediction - target).flatten(1), dim=1)
-        return (error / torch.linalg.vector_norm(target.flatten(1), dim=1)).mean()
-
-    return loss
+    def forward(self, prediction: Tensor) -> Tensor:
+        """What most code has."""
+        error = torch.linalg.vector_norm((prediction - self.target).flatten(1), dim=1)
+        return (error / torch.linalg.vector_norm(self.target.flatten(1), dim=1)).mean()
 
 
 def exactly(case: LossCase) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
@@ -59,7 +70,7 @@ def exactly(case: LossCase) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     weights = lines[0][:, None] * lines[1]
 
     def loss(prediction: Tensor) -> tuple[Tensor, Tensor]:
-        difference = prediction - target
+        difference = prediction.cpu() - target
         error, scale = ((weights * u**2).sum(dim=(1, 2, 3), keepdim=True).sqrt() for u in (difference, target))
         return (error / scale).mean(), weights * difference / (error * scale * case.batch)
 
@@ -70,8 +81,8 @@ def comparison(case: LossCase) -> Comparison:
     """One size."""
     return Comparison(
         name=f"training/relative_l2/{case.shape[0]}x{case.shape[1]}-batch{case.batch}",
-        ours=ours,
-        peer=plain,
+        ours=Weighted,
+        peer=Plain,
         peer_name="ratio of plain norms",
         case=case,
         measure=(ForwardBackward(),),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks import Call, Comparison, ErrorFunction
 from neuralop_kit import Domain
@@ -36,19 +36,25 @@ def ours(case: SampleCase) -> Callable[[torch.Generator], Tensor]:
     return lambda generator: sampler.sample(case.batch, case.shape, generator=generator)
 
 
-def plain(case: SampleCase) -> Callable[[torch.Generator], Tensor]:
+class PlainSampler(nn.Module):
     """White noise in the order of the FFT, float32: another function at each resolution."""
-    num_points = case.shape[0]
-    k = 2 * torch.pi * torch.fft.fftfreq(num_points, 1 / num_points)
-    squared = k[:, None] ** 2 + k**2
-    scale = num_points**2 * TAU ** (ALPHA - 1) * (squared + TAU**2) ** (-ALPHA / 2)
-    scale[0, 0] = 0.0
 
-    def sample(generator: torch.Generator) -> Tensor:
-        noise = torch.randn(case.batch, 1, *case.shape, dtype=torch.complex64, generator=generator)
-        return (2**0.5 * torch.fft.ifft2(scale * noise)).real
+    scale: Tensor
 
-    return sample
+    def __init__(self, case: SampleCase) -> None:
+        super().__init__()
+        self.shape = (case.batch, 1, *case.shape)
+        num_points = case.shape[0]
+        k = 2 * torch.pi * torch.fft.fftfreq(num_points, 1 / num_points)
+        squared = k[:, None] ** 2 + k**2
+        scale = num_points**2 * TAU ** (ALPHA - 1) * (squared + TAU**2) ** (-ALPHA / 2)
+        scale[0, 0] = 0.0
+        self.register_buffer("scale", scale)
+
+    def forward(self, generator: torch.Generator) -> Tensor:
+        """A batch of samples."""
+        noise = torch.randn(self.shape, dtype=torch.complex64, generator=generator, device=generator.device)
+        return (2**0.5 * torch.fft.ifft2(self.scale * noise)).real
 
 
 def variance_defect(outputs: tuple[Tensor, ...], inputs: tuple[torch.Generator]) -> float:
@@ -62,7 +68,7 @@ SAMPLING = [
     Comparison(
         name=f"solvers/gaussian_random_field/{n}x{n}-batch16",
         ours=ours,
-        peer=plain,
+        peer=PlainSampler,
         peer_name="plain FFT sampler",
         case=SampleCase(batch=16, shape=(n, n)),
         measure=(Call(),),
