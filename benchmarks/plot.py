@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.records import Record
+from benchmarks.report import natural
 
 
 def plot_ratios(records: Sequence[Record], path: Path) -> bool:
     """One bar per measurement with its interval, on a logarithmic axis; returns whether a picture was drawn."""
     bars = [
         (f"{record.name}  {row['measure']}", row["ratio"])
-        for record in records
+        for record in sorted(records, key=lambda record: natural(record.name))
         for row in record.rows
         if record.kind == "comparison" and row["ratio"]
     ]
@@ -28,7 +29,8 @@ def plot_ratios(records: Sequence[Record], path: Path) -> bool:
     colors = ["tab:blue" if value >= 1 else "tab:orange" for value in values]
     # Bars start at 1, the line where both are equal.
     axes.barh(range(len(bars)), [value - 1 for value in values], left=1.0, xerr=[below, above], color=colors)
-    axes.set_xscale("log")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_yticks(range(len(bars)), [label for label, _ in bars], fontsize=7)
     axes.invert_yaxis()
     axes.axvline(1.0, color="black", linewidth=0.8)

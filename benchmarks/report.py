@@ -35,20 +35,23 @@ def comparison_table(records: Sequence[Record]) -> list[str]:
     if not any(record.rows for record in records):
         return []
     head = ["case", "measure", "ours", "peer", "ratio", "error ours", "error peer", "memory ours", "memory peer"]
-    lines = [comparison_row(record, row) for record in records for row in record.rows]
-    return [table(head, lines), *geometric_means(records), *notes(records)]
+    peers = list(dict.fromkeys(record.config["peer_name"] for record in records if record.config["peer"]))
+    # One peer is named once, above the table; several are named in their cells.
+    against = [f"Peer: {peers[0]}."] if len(peers) == 1 else []
+    lines = [comparison_row(record, row, several=len(peers) > 1) for record in records for row in record.rows]
+    return [*against, table(head, lines), *geometric_means(records), *notes(records)]
 
 
-def comparison_row(record: Record, row: dict[str, Any]) -> list[str]:
+def comparison_row(record: Record, row: dict[str, Any], *, several: bool) -> list[str]:
     """The cells of one measurement."""
     ours, peer = row["ours"], row["peer"] or {}
     seconds = peer.get("seconds")
-    label = record.config.get("peer_name") or "peer"
+    label = f" ({record.config['peer_name']})" if several else ""
     return [
         record.name.rsplit("/", 1)[1],
         row["measure"],
         duration(ours["seconds"]["median"]),
-        f"{duration(seconds['median'])} ({label})" if seconds else "—",
+        duration(seconds["median"]) + label if seconds else "—",
         ratio(row["ratio"], record.config.get("target")),
         error(ours["error"]) + (" ✗" if row["accurate"] is False else ""),
         error(peer.get("error")),

@@ -249,7 +249,16 @@ def test_tables_are_well_formed_and_sorted_by_size(bench, tmp_path):
     assert [line.split(" | ")[0] for line in blocks[0][2:]] == ["| 8", "| 16", "| 128"]
     assert "promised 0.001" in text
     assert "promised 0.001: missed" not in text
+    assert "Peer: same." in text
+    assert "(same)" not in text
     assert "missed" in render(list(bench(GOOD.replace("target=0.001", "target=1e9"))[1].values()))
+
+
+def test_several_peers_in_a_table_are_named_in_their_cells(bench):
+    other = GOOD.replace("GOOD =", "OTHER =").replace("sine/8x8", "sine/8x8-other").replace('"same"', '"other"')
+    text = render(list(bench(GOOD, other)[1].values()))
+    assert " (same) | " in text
+    assert " (other) | " in text
 
 
 def test_natural_order():
