@@ -3,10 +3,25 @@
 SpectralConv          global convolution, learned per Fourier mode; any resolution in, any resolution out
 FunctionNorm          mean zero, variance one over the domain, by quadrature
 CoordinateEmbedding   appends functions of position, without a jump where an axis is periodic
+Extended              applies an operator for periodic functions on a box, through one of the next three
+ZeroPadding           zero behind the walls: a convolution over the box alone
+ReflectionPadding     blended mirror images: continuous
+FourierContinuation   blended polynomials fitted at the walls: smooth
 """
 
 from neuralop_kit.layers.coordinate_embedding import CoordinateEmbedding
+from neuralop_kit.layers.fourier_continuation import FourierContinuation
 from neuralop_kit.layers.function_norm import FunctionNorm
+from neuralop_kit.layers.padding import Extended, Padding, ReflectionPadding, ZeroPadding
 from neuralop_kit.layers.spectral_conv import SpectralConv
 
-__all__ = ["SpectralConv", "FunctionNorm", "CoordinateEmbedding"]
+__all__ = [
+    "SpectralConv",
+    "FunctionNorm",
+    "CoordinateEmbedding",
+    "Extended",
+    "Padding",
+    "ZeroPadding",
+    "ReflectionPadding",
+    "FourierContinuation",
+]
