@@ -84,10 +84,14 @@ class Darcy:
         a, f = self._check(coefficient, source)
         dtype = torch.promote_types(a.dtype, f.dtype)
         a, f = a.double()[:, 0], f.double()[:, 0]
-        # NaN marks the item for solve_network: a mean of two negative coefficients would look like a positive one.
-        network, load = self.scheme.system(torch.where(a > 0, a, torch.nan), f, boundary)
+        # NaN throughout marks an item for solve_network; the scheme alone would miss bad values at known nodes, and
+        # negative coefficients whose mean is positive.
+        usable = (a > 0) & a.isfinite() & f.isfinite()
+        usable = usable.flatten(1).all(dim=1).view(-1, *[1] * self.domain.num_dims)
+        network, load = self.scheme.system(torch.where(usable, a, torch.nan), f, boundary)
         u, info = solve_network(network, load, solver=self.linear_solver)
-        return self.scheme.extend(u, boundary, tuple(a.shape[1:])).unsqueeze(1).to(dtype), info
+        u = torch.where(usable, self.scheme.extend(u, boundary, tuple(a.shape[1:])), torch.nan)
+        return u.unsqueeze(1).to(dtype), info
 
     def fluxes(self, coefficient: Tensor, u: Tensor, *, boundary: BoundaryValues | None = None) -> tuple[Tensor, ...]:
         """Discrete flux ``-a du/dx_k * area`` through every face, in the direction of its axis.
