@@ -67,7 +67,7 @@ class Batches(Dataset[tuple[Tensor, Tensor, int, int]]):
         with _seeded(stream_seed(self.seed, self.epoch, index, self.rank)):
             # A process without samples takes part with one of no weight: all must meet in the same collectives.
             source, target = _read(self.datasets[which], mine if len(mine) else samples[:1])
-        _check_finite(source, target, dataset=which, samples=mine)
+        check_finite(source, target, samples=mine if len(mine) else samples[:1], name=str(which))
         return source, target, len(mine), len(samples)
 
     def loader(self, *, start: int = 0, num_workers: int = 0, pin_memory: bool = False) -> Iterable[Any]:
@@ -115,14 +115,14 @@ def _read(dataset: FieldDataset, samples: Tensor) -> tuple[Tensor, Tensor]:
     return batch[0], batch[1]
 
 
-def _check_finite(*fields: Tensor, dataset: int, samples: Tensor) -> None:
-    for field, name in zip(fields, ("input", "target"), strict=True):
+def check_finite(*fields: Tensor, samples: Tensor, name: str) -> None:
+    """Raise a :class:`NonFiniteError` that names the bad samples of this dataset; ``fields`` are input and target."""
+    for field, side in zip(fields, ("input", "target"), strict=False):
         good = torch.isfinite(field).flatten(start_dim=1).all(dim=1)
         if not good.all():
-            bad = samples[~good].tolist() if len(samples) == len(good) else []
             raise NonFiniteError(
-                f"expected finite data, got NaN or infinity in the {name} of sample {bad} of dataset {dataset}; "
-                "repair or remove it"
+                f"expected finite data, got NaN or infinity in the {side} of samples {samples[~good][:5].tolist()} "
+                f"of dataset {name!r}; repair or remove them"
             )
 
 

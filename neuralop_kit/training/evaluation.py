@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from neuralop_kit.solvers.errors import NeuralopKitError, ShapeError
 from neuralop_kit.training import distributed
-from neuralop_kit.training.data_order import EVALUATION_EPOCH, Batches, FieldDataset, as_datasets
+from neuralop_kit.training.data_order import EVALUATION_EPOCH, Batches, FieldDataset, as_datasets, check_finite
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 Predict = Callable[[Tensor], Tensor]
@@ -50,12 +51,15 @@ def check_data(model: nn.Module, datasets: Mapping[str, FieldDataset], *, move: 
 
     Raises:
         ShapeError: the model refuses the input, or gives another shape than the target's.
-        NonFiniteError: the sample contains NaN or infinity.
+        NonFiniteError: the data contain NaN or infinity.
     """
     was_training = model.training
     model.eval()
     try:
         for name, dataset in datasets.items():
+            # What is in memory is checked whole; the rest of a lazy dataset when it is read.
+            if isinstance(dataset, TensorDataset):
+                check_finite(*dataset.tensors, samples=torch.arange(len(dataset)), name=name)
             source, target, *_ = Batches([dataset], batch_size=1, seed=0, epoch=EVALUATION_EPOCH)[0]
             _check_sample(model, move(source), move(target), name)
     finally:

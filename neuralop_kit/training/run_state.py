@@ -63,7 +63,7 @@ def capture(trainer: "Trainer") -> Snapshot:
             "running": trainer.running.state(),
             "random": distributed.gather(own),
         },
-        state={**trainer.state.to_json(), "model": _description(trainer), "versions": versions()},
+        state={**trainer.state.to_json(), **_parts(trainer), "versions": versions()},
     )
 
 
@@ -74,11 +74,12 @@ def restore(trainer: "Trainer", snapshot: Snapshot) -> Progress:
         CheckpointError: it belongs to another model, optimizer or schedule.
     """
     state, saved = snapshot.state, snapshot.train_state
-    if state.get("model") != _description(trainer):
-        raise CheckpointError(
-            f"expected a checkpoint of {_description(trainer)}, got one of {state.get('model')}; "
-            "build the model as the run did, or choose another folder"
-        )
+    for part, own in _parts(trainer).items():
+        if state.get(part) != own:
+            raise CheckpointError(
+                f"expected a checkpoint of {part} {own}, got one of {state.get(part)}; "
+                f"build the {part} as the run did, or choose another folder"
+            )
     try:
         trainer.model.load_state_dict(snapshot.model)
         load_optimizer_state(trainer.optimizer, saved["optimizer"])
@@ -96,11 +97,14 @@ def restore(trainer: "Trainer", snapshot: Snapshot) -> Progress:
     return Progress.from_json(state)
 
 
-def _description(trainer: "Trainer") -> dict[str, Any] | None:
+def _parts(trainer: "Trainer") -> dict[str, Any]:
+    """What the run is made of; states of other parts would load, and fail or mislead later."""
     try:
-        return {"name": name_of(trainer.model), "config": config_of(trainer.model)}
+        model: Any = {"name": name_of(trainer.model), "arguments": config_of(trainer.model)}
     except RegistryError:
-        return None
+        model = type(trainer.model).__name__
+    schedule = None if trainer.schedule is None else type(trainer.schedule.scheduler).__name__
+    return {"model": model, "optimizer": type(trainer.optimizer).__name__, "schedule": schedule}
 
 
 def versions() -> dict[str, str]:
