@@ -87,6 +87,8 @@ def generate(
         if not _is_finished(folder, plan):
             _begin(folder, plan)
             _generate(folder, plan, problem, workers=workers, progress=progress)
+        # Also what a process killed behind the last step left.
+        shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
     return folder
 
 
@@ -167,7 +169,7 @@ def _is_finished(folder: Path, plan: Plan) -> bool:
 def _begin(folder: Path, plan: Plan) -> None:
     """Note down the request, or compare it with the one that was interrupted here."""
     unfinished = folder / UNFINISHED
-    with explained(DataError, f"to write into {folder}"):
+    with explained(DataError, f"to write {unfinished / REQUEST}"):
         if (unfinished / REQUEST).exists():
             _same_request(folder, json.loads((unfinished / REQUEST).read_bytes()), plan)
         unfinished.mkdir(exist_ok=True)
@@ -200,7 +202,6 @@ def _generate(folder: Path, plan: Plan, problem: Problem, *, workers: int, progr
     with explained(DataError, f"to write {folder / MANIFEST}"):
         manifest.save(folder)
         reached("manifest in place")
-        shutil.rmtree(folder / UNFINISHED)
 
 
 def _request(plan: Plan) -> dict[str, Any]:

@@ -92,25 +92,25 @@ def _check_tree(file: h5py.File, file_bytes: int) -> None:
     while waiting:
         group = waiting.pop()
         for name in group:
-            link = group.get(name, getlink=True)
-            if not isinstance(link, h5py.HardLink):
+            key = name.encode("utf-8", "surrogateescape")
+            if group.id.links.get_info(key).type != h5py.h5l.TYPE_HARD:
                 raise DataError(
-                    f"expected plain data, got a {type(link).__name__} at {group.name}/{name} of {file.filename}; "
+                    f"expected plain data, got a link at {group.name}/{name} of {file.filename}; "
                     "links are not followed: copy what it points to into the file"
                 )
-            item = group[name]
-            address = h5py.h5o.get_info(item.id).addr
+            item = h5py.h5o.open(group.id, key)
+            address = h5py.h5o.get_info(item).addr
             if address in seen:
                 continue
             seen.add(address)
             if len(seen) > MAX_OBJECTS:
                 raise DataError(f"expected at most {MAX_OBJECTS} objects, got more in {file.filename}; not our layout")
-            if isinstance(item, h5py.Group):
-                waiting.append(item)
-            elif isinstance(item, h5py.Dataset):
-                _check_dataset(item, file_bytes)
+            if isinstance(item, h5py.h5g.GroupID):
+                waiting.append(h5py.Group(item))
+            elif isinstance(item, h5py.h5d.DatasetID):
+                _check_dataset(h5py.Dataset(item), file_bytes)
             else:
-                raise DataError(f"expected groups and datasets, got another object at {item.name} of {file.filename}")
+                raise DataError(f"expected groups and datasets, got another object, {name!r}, in {file.filename}")
 
 
 def _check_dataset(data: h5py.Dataset, file_bytes: int) -> None:

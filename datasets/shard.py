@@ -1,6 +1,7 @@
 """Reading one shard: checked once when opened, then its chunks come straight from the file, each verified once."""
 
 import json
+import math
 import os
 from io import FileIO
 from pathlib import Path
@@ -19,6 +20,7 @@ from neuralop_kit.solvers.atomic import explained
 from neuralop_kit.solvers.errors import DataError, NonFiniteError
 
 VERIFY_BYTES = 2**24
+CACHE_BYTES = 2**17
 
 
 class Shard:
@@ -63,21 +65,14 @@ class Shard:
             rows: index of each of them into the first axis of the arrays.
             out: per array, the number of its first field and the array, ``(batch, channel, *space)``, contiguous.
         """
-        size = self.description.field_bytes
         new = ~self._verified[samples]
-        descriptor = self._descriptor()
-        for first, array in out:
-            channels = array.shape[1]
-            target = array.reshape(-1).view(np.uint8).data
-            checksums = np.empty((len(samples), channels, CHECKSUM_BYTES), dtype=np.uint8)
-            for k, (sample, row) in enumerate(zip(samples.tolist(), rows.tolist(), strict=True)):
-                for channel in range(channels):
-                    start = (row * channels + channel) * size
-                    place = int(self._offsets[first + channel, sample])
-                    self._read_chunk(descriptor, [target[start : start + size], checksums[k, channel]], place)
-            if new.any():
-                self._verify(array[rows[new]], checksums[new], samples[new])
-        self._verified[samples] = True
+        with explained(DataError, f"to read {self.path}"):
+            descriptor = self._descriptor()
+            checksums = [self._read_chunks(descriptor, samples, rows, first, array) for first, array in out]
+        if new.any():
+            for (_, array), found in zip(out, checksums, strict=True):
+                self._verify(array, rows[new], found[new], samples[new])
+            self._verified[samples] = True
 
     def verify(self) -> None:
         """Read every sample once, in bounded memory; raises what :meth:`read` raises."""
@@ -90,37 +85,53 @@ class Shard:
 
     def _descriptor(self) -> int:
         if self._file is None:
-            with explained(DataError, f"to read {self.path}"):
-                file = self.path.open("rb", buffering=0)
-                if _stamp(os.fstat(file.fileno())) != self._stamp:
-                    file.close()
-                    raise DataError(f"expected {self.path} as it was, got a changed file; open the dataset again")
+            file = self.path.open("rb", buffering=0)
+            if _stamp(os.fstat(file.fileno())) != self._stamp:
+                file.close()
+                raise DataError(f"expected {self.path} as it was, got a changed file; open the dataset again")
             self._file = file
         return self._file.fileno()
 
-    def _read_chunk(self, descriptor: int, buffers: list[Any], place: int) -> None:
+    def _read_chunks(
+        self, descriptor: int, samples: NDArray[np.intp], rows: NDArray[np.intp], first: int, array: Array
+    ) -> NDArray[np.uint8]:
+        """Fill rows of one array; returns the checksums ``(sample, channel, 4)`` that the file has for them."""
+        channels, size = array.shape[1], self.description.field_bytes
+        target = array.reshape(-1).view(np.uint8).data
+        checksums = np.empty((len(samples), channels, CHECKSUM_BYTES), dtype=np.uint8)
+        behind, read = checksums.reshape(-1).data, 0
         # Reads at a place, unlike seek and read, can share a descriptor with the processes forked from this one.
-        with explained(DataError, f"to read {self.path}"):
-            count = os.preadv(descriptor, buffers, place)
-        expected = self.description.field_bytes + CHECKSUM_BYTES
-        if count != expected:
-            raise DataError(f"expected {expected} bytes at {place} of {self.path}, got {count}; the file was cut")
+        for channel in range(channels):
+            places = self._offsets[first + channel, samples].tolist()
+            for k, (place, row) in enumerate(zip(places, rows.tolist(), strict=True)):
+                start, mark = (row * channels + channel) * size, (k * channels + channel) * CHECKSUM_BYTES
+                read += os.preadv(
+                    descriptor, (target[start : start + size], behind[mark : mark + CHECKSUM_BYTES]), place
+                )
+        if read != len(samples) * channels * (size + CHECKSUM_BYTES):
+            raise DataError(f"expected whole samples in {self.path}, got fewer bytes; the file was cut")
+        return checksums
 
-    def _verify(self, values: Array, checksums: NDArray[np.uint8], samples: NDArray[np.intp]) -> None:
-        chunks = values.reshape(*checksums.shape[:2], -1).view(np.uint8)
-        wrong = ~matches(chunks, checksums.view("<u4")[..., 0]).all(axis=1)
-        if wrong.any():
-            which = samples[wrong].tolist()
-            raise DataError(
-                f"expected intact samples, got wrong checksums of samples {which} in {self.path}; "
-                "delete the file and generate or fetch it again"
-            )
-        bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-        if bad.any():
-            raise NonFiniteError(
-                f"expected finite numbers, got NaN or infinity in samples {samples[bad].tolist()} of {self.path}; "
-                "delete the file and generate or fetch it again"
-            )
+    def _verify(
+        self, array: Array, rows: NDArray[np.intp], checksums: NDArray[np.uint8], samples: NDArray[np.intp]
+    ) -> None:
+        """Raise unless rows of an array match their checksums and are finite; in steps that stay in the cache."""
+        step = max(1, CACHE_BYTES // array[0].nbytes)
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            values = array[rows[part]].reshape(-1, array.shape[1], math.prod(array.shape[2:]))
+            intact = matches(values.view(np.uint8), checksums[part].view("<u4")[..., 0]).all(axis=1)
+            if not intact.all():
+                raise DataError(
+                    f"expected intact samples, got wrong checksums of samples {samples[part][~intact].tolist()} in "
+                    f"{self.path}; delete the file and generate or fetch it again"
+                )
+            finite = np.isfinite(values).all(axis=(1, 2))
+            if not finite.all():
+                raise NonFiniteError(
+                    f"expected finite numbers, got NaN or infinity in samples {samples[part][~finite].tolist()} of "
+                    f"{self.path}; delete the file and generate or fetch it again"
+                )
 
     def _check_format(self, file: h5py.File) -> None:
         if file.attrs.get("format") != FORMAT:
