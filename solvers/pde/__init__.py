@@ -8,14 +8,34 @@ FiniteVolumes              the discretization behind Darcy, with a choice of fac
 SplineNodal                the discretization with which the FNO paper's data were made
 MultigridCG                the linear solver, for a whole batch on any device
 SparseDirect               scipy's factorization, item by item: the oracle
+
+Periodic problems in time, spectral in space; ``.step(u)``, ``.rollout(u, num_steps)``, ``.initial_condition(...)``:
+Advection                  transport, exactly
+Burgers                    shocks and diffusion
+KuramotoSivashinsky        chaos in one dimension
+AllenCahn                  two phases that separate
+ReactionDiffusion          FitzHugh-Nagumo; GrayScott likewise
+Wave                       sound and vibration, exactly
+NavierStokes2D             incompressible flow by its vorticity: forced, decaying, Kolmogorov
+SpectralStepper            the engine of them all: a new equation is its symbol and its nonlinear term
+ETDRK2, ETDRK4             its time steps
 """
 
+from neuralop_kit.solvers.pde.advection import Advection
+from neuralop_kit.solvers.pde.allen_cahn import AllenCahn
+from neuralop_kit.solvers.pde.burgers import Burgers
 from neuralop_kit.solvers.pde.coefficients import CoefficientDistribution, LogNormal, TwoPhase
 from neuralop_kit.solvers.pde.darcy import Darcy
 from neuralop_kit.solvers.pde.elliptic import FiniteVolumes, arithmetic_mean, harmonic_mean
+from neuralop_kit.solvers.pde.exponential import ETDRK2, ETDRK4
+from neuralop_kit.solvers.pde.kuramoto_sivashinsky import KuramotoSivashinsky
 from neuralop_kit.solvers.pde.linear_solvers import LinearSolver, MultigridCG, SparseDirect
+from neuralop_kit.solvers.pde.navier_stokes import NavierStokes2D
+from neuralop_kit.solvers.pde.reaction_diffusion import GrayScott, ReactionDiffusion
+from neuralop_kit.solvers.pde.spectral import SpectralStepper
 from neuralop_kit.solvers.pde.spline_nodal import SplineNodal
 from neuralop_kit.solvers.pde.synthetic_coefficients import MultiscaleTrigonometric, RandomCheckerboard
+from neuralop_kit.solvers.pde.wave import Wave
 
 __all__ = [
     "Darcy",
@@ -31,4 +51,15 @@ __all__ = [
     "LinearSolver",
     "MultigridCG",
     "SparseDirect",
+    "Advection",
+    "Burgers",
+    "KuramotoSivashinsky",
+    "AllenCahn",
+    "ReactionDiffusion",
+    "GrayScott",
+    "Wave",
+    "NavierStokes2D",
+    "SpectralStepper",
+    "ETDRK2",
+    "ETDRK4",
 ]
