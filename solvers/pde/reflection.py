@@ -41,7 +41,9 @@ class EvenExtension:
 
     def restrict(self, u: Tensor, shape: Sequence[int]) -> Tensor:
         """The part of an extended field that lies in the box, of the given shape."""
-        return u[(..., *(slice(0, n) for n in shape))]
+        for dim, n in zip(range(-len(self._mirrored), 0), shape, strict=True):
+            u = u.narrow(dim, 0, n)
+        return u
 
 
 def _doubled(axis: Axis) -> Axis:
