@@ -43,13 +43,21 @@ class ConductanceNetwork:
         return total
 
     def apply(self, u: Tensor) -> Tensor:
-        """``A u``, shape ``(batch, *shape)``; not recorded by autograd (:meth:`fluxes` is)."""
-        out = self.diagonal * u
+        """``A u``, shape ``(..., batch, *shape)`` as ``u``; not recorded by autograd (:meth:`fluxes` is)."""
+        return self._add_neighbours(self.diagonal * u, u, -1.0)
+
+    def residual(self, rhs: Tensor, u: Tensor) -> Tensor:
+        """``rhs - A u`` in one pass less than :meth:`apply` and a subtraction."""
+        return self._add_neighbours(torch.addcmul(rhs, self.diagonal, u, value=-1), u, 1.0)
+
+    def _add_neighbours(self, out: Tensor, u: Tensor, factor: float) -> Tensor:
+        """Add ``factor * conductance * neighbour`` over all faces between nodes, in place."""
         for axis, (c, n) in enumerate(zip(self.conductances, self.shape, strict=True)):
-            dim = 1 + axis
+            # Counted from the end, so that further leading axes of u broadcast.
+            dim = axis - self.num_dims
             inner = c.narrow(dim, 1, n - 1)
-            out.narrow(dim, 1, n - 1).addcmul_(inner, u.narrow(dim, 0, n - 1), value=-1)
-            out.narrow(dim, 0, n - 1).addcmul_(inner, u.narrow(dim, 1, n - 1), value=-1)
+            out.narrow(dim, 1, n - 1).addcmul_(inner, u.narrow(dim, 0, n - 1), value=factor)
+            out.narrow(dim, 0, n - 1).addcmul_(inner, u.narrow(dim, 1, n - 1), value=factor)
         return out
 
     def differences(self, u: Tensor) -> tuple[Tensor, ...]:

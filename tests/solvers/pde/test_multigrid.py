@@ -8,6 +8,7 @@ from torch import Tensor
 
 from neuralop_kit import Domain
 from neuralop_kit.solvers import GaussianRandomField
+from neuralop_kit.solvers.conjugate_gradients import conjugate_gradients
 from neuralop_kit.solvers.pde import FiniteVolumes, LogNormal, MultigridCG, RandomCheckerboard, SparseDirect, TwoPhase
 from neuralop_kit.solvers.pde.linear_solvers import sparse_matrix
 from neuralop_kit.solvers.pde.multigrid import MultigridCycle
@@ -132,7 +133,7 @@ def test_prolongation_keeps_constants_and_the_flux(num_points):
 @pytest.mark.parametrize("degree", [1, 2, 3])
 def test_cycle_is_symmetric_and_positive_definite(shape, degree):
     network = alone(random_network(shape))
-    inverse = as_matrix(MultigridCycle(network, degree=degree), shape)
+    inverse = as_matrix(MultigridCycle(network, degree=degree, dense_nodes=1), shape)
     torch.testing.assert_close(inverse, inverse.mT, rtol=0, atol=1e-12 * inverse.abs().max().item())
     spectrum = torch.linalg.eigvalsh(inverse)
     assert spectrum.min() > 0
@@ -142,10 +143,25 @@ def test_cycle_is_symmetric_and_positive_definite(shape, degree):
         assert condition.max() / condition.min() < 6
 
 
-def test_one_node_is_solved_exactly():
-    network = random_network((1, 1))
-    rhs = torch.rand(2, 1, 1, dtype=torch.float64)
+@pytest.mark.parametrize("shape", [(1, 1), (7, 9), (4, 4, 4), (64,)])
+def test_few_nodes_are_solved_exactly(shape):
+    network = random_network(shape)
+    rhs = torch.rand(2, *shape, dtype=torch.float64)
     torch.testing.assert_close(network.apply(MultigridCycle(network)(rhs)), rhs)
+    if max(shape) > 1:
+        coarsened = MultigridCycle(network, dense_nodes=1)
+        assert not torch.allclose(network.apply(coarsened(rhs)), rhs)
+
+
+def test_where_dense_solution_begins_hardly_matters():
+    a = log_normal(cells(2)).sample(1, (96, 80), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    network = FiniteVolumes(cells(2)).network(a[:, 0])
+    rhs = torch.ones(1, 96, 80, dtype=torch.float64)
+    steps = []
+    for dense_nodes in (1, 64, 500):
+        cycle = MultigridCycle(network, dense_nodes=dense_nodes)
+        steps.append(conjugate_gradients(network.apply, rhs, preconditioner=cycle)[1].iterations.item())
+    assert max(steps) - min(steps) <= 1, steps
 
 
 def iterations(a: Tensor, domain: Domain | None = None, **options) -> int:
@@ -199,8 +215,6 @@ def test_plain_smoothing_without_coarse_grids_would_need_many_iterations():
     network, load = FiniteVolumes(cells(2)).system(a[:, 0], torch.ones_like(a[:, 0]), None)
     cycle = MultigridCycle(network)
     smoother = cycle.levels[0]
-    from neuralop_kit.solvers.conjugate_gradients import conjugate_gradients
-
     _, info = conjugate_gradients(network.apply, load, preconditioner=lambda r: cycle._smooth(smoother, r))
     assert info.iterations.item() > 50
 
