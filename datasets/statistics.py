@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from neuralop_kit.datasets.description import Description
-from neuralop_kit.solvers.errors import DataError
+from neuralop_kit.registry import register_component
+from neuralop_kit.solvers.errors import ArgumentError, DataError
 
 Array = NDArray[np.floating[Any]]
 
@@ -79,12 +81,38 @@ def merge_fields(parts: Iterable[Mapping[str, FieldStatistics]]) -> dict[str, Fi
     return {name: FieldStatistics.merge(part[name] for part in parts) for name in parts[0]} if parts else {}
 
 
+@register_component("channel_statistics")
 @dataclass(frozen=True)
 class ChannelStatistics:
-    """Mean and standard deviation per channel, in the order of the channels."""
+    """Mean and standard deviation of each channel: numbers, not fields, so that they hold at every resolution.
+
+    Args:
+        mean, std: one finite number per channel, in its unit and in the order of the channels; ``std >= 0``.
+
+    Raises:
+        ArgumentError: the numbers do not match, or are not finite, or a deviation is negative.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", tuple(map(float, self.mean)))
+        object.__setattr__(self, "std", tuple(map(float, self.std)))
+        if len(self.mean) != len(self.std) or not all(map(math.isfinite, (*self.mean, *self.std))):
+            raise ArgumentError(f"expected one finite mean and std per channel, got {self.mean} and {self.std}")
+        if any(value < 0 for value in self.std):
+            raise ArgumentError(f"expected standard deviations >= 0, got {self.std}; take square roots of variances")
+
+    @classmethod
+    def of(cls, fields: Tensor) -> "ChannelStatistics":
+        """Statistics of fields ``(sample, channel, *space)``, over samples and points, each counted alike, in float64.
+
+        >>> ChannelStatistics.of(torch.tensor([[[1.0, 3.0]], [[1.0, 3.0]]]))
+        ChannelStatistics(mean=(2.0,), std=(1.0,))
+        """
+        values = fields.detach().double().transpose(0, 1).flatten(start_dim=1)
+        return cls(tuple(values.mean(dim=1).tolist()), tuple(values.std(dim=1, correction=0).tolist()))
 
 
 @dataclass(frozen=True)

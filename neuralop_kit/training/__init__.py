@@ -11,6 +11,7 @@ process_group             join the processes that ``torchrun`` started
 CheckpointFolder          the checkpoints of a run, for tools of your own; ``Snapshot``
 """
 
+from neuralop_kit.datasets.statistics import ChannelStatistics
 from neuralop_kit.training.checkpoint import CheckpointFolder, Checkpoints, Snapshot
 from neuralop_kit.training.distributed import process_group
 from neuralop_kit.training.logs import TensorBoardLog
@@ -26,7 +27,7 @@ from neuralop_kit.training.metrics import (
     nrmse_per_step,
     vrmse,
 )
-from neuralop_kit.training.normalization import ChannelStatistics, Normalized
+from neuralop_kit.training.normalization import Normalized
 from neuralop_kit.training.progress import EarlyStopping
 from neuralop_kit.training.rollout import rollout, rollout_errors
 from neuralop_kit.training.saved import load_model, save_model

@@ -1,46 +1,11 @@
 """Normalisation that travels with the model: a saved operator takes and gives physical units."""
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from neuralop_kit.registry import register_component, register_model
-from neuralop_kit.solvers.errors import ArgumentError, ShapeError
-
-
-@register_component("channel_statistics")
-@dataclass(frozen=True)
-class ChannelStatistics:
-    """Mean and standard deviation of each channel: numbers, not fields, so that they hold at every resolution.
-
-    Args:
-        mean, std: one finite number per channel, in the unit of the channel; ``std >= 0``. A channel that never
-            varies (``std`` of zero) is shifted but not scaled.
-
-    >>> ChannelStatistics.of(torch.tensor([[[1.0, 3.0]], [[1.0, 3.0]]])).std
-    (1.0,)
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
-        object.__setattr__(self, "std", tuple(float(value) for value in self.std))
-        if len(self.mean) != len(self.std) or not all(map(math.isfinite, (*self.mean, *self.std))):
-            raise ArgumentError(f"expected one finite mean and std per channel, got {self.mean} and {self.std}")
-        if any(value < 0 for value in self.std):
-            raise ArgumentError(f"expected standard deviations >= 0, got {self.std}; take square roots of variances")
-
-    @classmethod
-    def of(cls, fields: Tensor) -> "ChannelStatistics":
-        """Statistics of fields ``(sample, channel, *space)``, over samples and points, computed in fp64."""
-        values = fields.detach().double().transpose(0, 1).flatten(start_dim=1)
-        return cls(tuple(values.mean(dim=1).tolist()), tuple(values.std(dim=1, correction=0).tolist()))
+from neuralop_kit.datasets.statistics import ChannelStatistics
+from neuralop_kit.registry import register_model
+from neuralop_kit.solvers.errors import ShapeError
 
 
 @register_model("normalized")
@@ -51,7 +16,8 @@ class Normalized(nn.Module):
 
     Args:
         model: ``(batch, channel, *space)`` to the same; registered, if the whole is to be saved by ``save_model``.
-        input_statistics, target_statistics: of the training data. Any object with ``mean`` and ``std`` per channel.
+        input_statistics, target_statistics: of the training data: ``dataset.statistics.input``, ``.target``, or
+            ``ChannelStatistics.of(fields)``. A channel that never varies is shifted but not scaled.
 
     Shape: as the model's. The loss sees physical units; use a relative one.
 
@@ -72,18 +38,14 @@ class Normalized(nn.Module):
         super().__init__()
         self.model = model
         for side, statistics in (("input", input_statistics), ("target", target_statistics)):
-            self.register_buffer(f"{side}_mean", torch.tensor(_numbers(statistics.mean)))
-            self.register_buffer(f"{side}_std", torch.tensor([s or 1.0 for s in _numbers(statistics.std)]))
+            self.register_buffer(f"{side}_mean", torch.tensor(statistics.mean))
+            self.register_buffer(f"{side}_std", torch.tensor([s or 1.0 for s in statistics.std]))
 
     def forward(self, u: Tensor, *others: Tensor) -> Tensor:
         """Physical field in, physical field out; further tensors go to the model as they are."""
         u = (u - _per_channel(self.input_mean, u, "input")) / _per_channel(self.input_std, u, "input")
         v: Tensor = self.model(u, *others)
         return v * _per_channel(self.target_std, v, "target") + _per_channel(self.target_mean, v, "target")
-
-
-def _numbers(values: Sequence[Any] | Tensor) -> list[float]:
-    return [float(value) for value in values]
 
 
 def _per_channel(values: Tensor, u: Tensor, side: str) -> Tensor:

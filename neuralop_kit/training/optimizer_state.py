@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -12,12 +13,21 @@ def load_optimizer_state(optimizer: Optimizer, saved: dict[str, Any]) -> None:
     torch casts the state of a floating parameter to that parameter's dtype: a complex spectrum would lose its imaginary
     part, a bf16 momentum would come back as fp32, integer counters as floats.
     """
-    optimizer.load_state_dict(saved)
+    # Complex tensors go in as real pairs: torch would warn of what is repaired below.
+    optimizer.load_state_dict({**saved, "state": _as_real(saved["state"])})
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     indices = [index for group in saved["param_groups"] for index in group["params"]]
     for index, parameter in zip(indices, parameters, strict=True):
         if index in saved["state"] and parameter in optimizer.state:
             optimizer.state[parameter] = _as_saved(optimizer.state[parameter], saved["state"][index])
+
+
+def _as_real(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return torch.view_as_real(value) if value.is_complex() else value
+    if isinstance(value, dict):
+        return {key: _as_real(item) for key, item in value.items()}
+    return type(value)(_as_real(item) for item in value) if isinstance(value, list | tuple) else value
 
 
 def _as_saved(loaded: Any, saved: Any) -> Any:
