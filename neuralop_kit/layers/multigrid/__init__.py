@@ -1,0 +1,29 @@
+"""Multigrid as a layer: cycles, transfers, smoothers, and the operator made of them.
+
+MultigridOperator     the layer
+RandomKernels         first stencils: random
+EllipticKernels       first stencils: those of a textbook solver for an elliptic equation
+Initialization        base of the two
+Jacobi                smoother: all points at once
+Chebyshev             smoother: all points at once, the best factors for several sweeps
+RedBlack              smoother: Gauss-Seidel in two colours
+Smoother              base of the three
+Transfers             full weighting and linear interpolation between neighbouring grids, exact at walls
+"""
+
+from neuralop_kit.layers.multigrid.initialization import EllipticKernels, Initialization, RandomKernels
+from neuralop_kit.layers.multigrid.operator import MultigridOperator
+from neuralop_kit.layers.multigrid.smoothers import Chebyshev, Jacobi, RedBlack, Smoother
+from neuralop_kit.layers.multigrid.transfers import Transfers
+
+__all__ = [
+    "MultigridOperator",
+    "RandomKernels",
+    "EllipticKernels",
+    "Initialization",
+    "Jacobi",
+    "Chebyshev",
+    "RedBlack",
+    "Smoother",
+    "Transfers",
+]

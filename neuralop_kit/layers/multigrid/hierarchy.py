@@ -1,0 +1,141 @@
+"""The levels of a MultigridOperator at one resolution: what a cycle calls."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from neuralop_kit.layers.multigrid.cycles import run_cycle
+from neuralop_kit.layers.multigrid.extensions import extension_of
+from neuralop_kit.layers.multigrid.levels import Levels, Shape
+from neuralop_kit.layers.multigrid.smoothers import chess_board
+from neuralop_kit.layers.multigrid.stencils import convolve
+from neuralop_kit.layers.multigrid.transfers import Transfers
+
+
+class KernelHierarchy:
+    """Sweeps and residuals with given kernels on the grids of one field; see :class:`MultigridOperator`.
+
+    Args:
+        grids: the rule for the grids.
+        shape: the field's own grid.
+        transfers: ``R`` and ``P``.
+        system, smoother: kernels per level, ``(count, in, out, 3, ...)`` and ``(num_sweeps, out, in, 3, ...)``.
+        num_pre: sweeps before the coarse correction; the others come after it.
+        num_colours: of the smoother.
+        order: kernels act as ``h^-order`` and ``h^order`` times what is given.
+    """
+
+    def __init__(
+        self,
+        grids: Levels,
+        shape: Shape,
+        transfers: Transfers,
+        *,
+        system: Sequence[Tensor],
+        smoother: Sequence[Tensor],
+        num_pre: int,
+        num_colours: int,
+        order: float,
+    ) -> None:
+        self.shapes = grids.shapes(shape)
+        self.transfers, self.num_pre = transfers, num_pre
+        self.extensions = [extension_of(axis) for axis in grids.axes]
+        self.system: list[tuple[Tensor, ...]] = []
+        self.smoother: list[tuple[Tensor, ...]] = []
+        self.masks: list[list[Tensor | None]] = []
+        for level, grid in enumerate(self.shapes):
+            # The finest kernels serve all finer grids as well.
+            own = min(level, len(smoother) - 1)
+            scale = grids.spacing(grid) ** order if order else 1.0
+            self.system.append(_scaled(system[own], 1 / scale))
+            self.smoother.append(_scaled(smoother[own], scale))
+            like = smoother[own]
+            self.masks.append(
+                [chess_board(grid, colour, dtype=like.dtype, device=like.device) for colour in range(num_colours)]
+                if num_colours > 1
+                else [None]
+            )
+
+    @property
+    def finest(self) -> int:
+        """Number of the last level."""
+        return len(self.shapes) - 1
+
+    def pre_smooth(self, level: int, f: Tensor, u: Tensor | None) -> Tensor | None:
+        """The first sweeps."""
+        return self._sweep(level, f, u, range(self.num_pre))
+
+    def post_smooth(self, level: int, f: Tensor, u: Tensor | None) -> Tensor:
+        """The other sweeps."""
+        return _given(self._sweep(level, f, u, range(self.num_pre, len(self.smoother[level]))))
+
+    def solve_coarsest(self, f: Tensor, u: Tensor | None) -> Tensor:
+        """All sweeps."""
+        return self.smooth(0, f, u)
+
+    def smooth(self, level: int, f: Tensor, u: Tensor | None) -> Tensor:
+        """All sweeps of a level, one after the other."""
+        return _given(self._sweep(level, f, u, range(len(self.smoother[level]))))
+
+    def residual(self, level: int, f: Tensor, u: Tensor) -> Tensor:
+        """``f - A u``."""
+        return f - self.apply_system(level, u)
+
+    def apply_system(self, level: int, u: Tensor) -> Tensor:
+        """``A u``, with the level's first kernel."""
+        return convolve(u, self.system[level][0], self.extensions)
+
+    def restrict(self, level: int, residual: Tensor) -> Tensor:
+        """To the next coarser grid."""
+        return self.transfers.restrict(residual, self.shapes[level - 1])
+
+    def prolong(self, level: int, correction: Tensor) -> Tensor:
+        """From the next coarser grid."""
+        return self.transfers.prolong(correction, self.shapes[level])
+
+    def add_detail(self, level: int, f: Tensor, kind: str, *, num_owned: int) -> Tensor:
+        """The operator on a level without kernels of its own: the coarser one, and sweeps on what that cannot see.
+
+            L_l f = P L_{l-1} (J f) + smooth(f - P J f),      J: values at the coarse points
+
+        For smooth ``f`` the second part is O(h^2) on level ``l``, so that refinement converges.
+        """
+        if level < num_owned:
+            return run_cycle(self, level, f, None, kind)
+        coarse = self.transfers.inject(f, self.shapes[level - 1])
+        smooth_part = self.add_detail(level - 1, coarse, kind, num_owned=num_owned)
+        detail = f - self.transfers.prolong(coarse, self.shapes[level], free=True)
+        return self.prolong(level, smooth_part) + self.smooth(level, detail, None)
+
+    def interpolate(self, level: int, f: Tensor, kind: str, *, num_owned: int) -> Tensor:
+        """The operator of the last level with kernels of its own, between values there: ``P ... P L J ... J f``."""
+        if level < num_owned:
+            return run_cycle(self, level, f, None, kind)
+        coarse = self.transfers.inject(f, self.shapes[level - 1])
+        return self.prolong(level, self.interpolate(level - 1, coarse, kind, num_owned=num_owned))
+
+    def _sweep(self, level: int, f: Tensor, u: Tensor | None, sweeps: range) -> Tensor | None:
+        for index in sweeps:
+            for mask in self.masks[level]:
+                residual = f if u is None else f - convolve(u, self._system_of(level, index), self.extensions)
+                correction = convolve(residual, self.smoother[level][index], self.extensions)
+                if mask is not None:
+                    correction = mask * correction
+                u = correction if u is None else u + correction
+        return u
+
+    def _system_of(self, level: int, sweep: int) -> Tensor:
+        """``A`` of a sweep; where each has its own, the first of the coarsest level may be missing as it never acts."""
+        kernels = self.system[level]
+        return kernels[max(0, sweep + len(kernels) - len(self.smoother[level]))]
+
+
+def _scaled(kernels: Tensor, scale: float) -> tuple[Tensor, ...]:
+    return (kernels if scale == 1.0 else kernels * scale).unbind(0)
+
+
+def _given(u: Tensor | None) -> Tensor:
+    """For the type checker: there is at least one sweep wherever this is called, or a guess."""
+    if u is None:
+        raise RuntimeError("expected a sweep or a guess, got neither; this is a bug in neuralop_kit")
+    return u

@@ -1,0 +1,143 @@
+"""First values of a multigrid operator's kernels: random, or those of a textbook solver."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from neuralop_kit.layers.multigrid.smoothers import Smoother
+from neuralop_kit.registry import register_component
+from neuralop_kit.solvers.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class LevelKernels:
+    """What is to be filled on one level.
+
+    Args:
+        system: ``A``, shape ``(count, in, out, 3, ...)``.
+        smoother: ``B`` of every sweep, shape ``(num_sweeps, out, in, 3, ...)``.
+        spacings: distance of neighbouring points per axis on the level's own grid.
+    """
+
+    system: Tensor
+    smoother: Tensor
+    spacings: tuple[float, ...]
+
+
+class Initialization(ABC):
+    """A rule for the first values of all kernels."""
+
+    # Kernels act as h^-order (A) and h^order (B) times what is stored: 2 for a Laplacian, 0 for no scaling.
+    order: float = 0.0
+
+    @abstractmethod
+    def fill(self, levels: Sequence[LevelKernels], smoother: Smoother, generator: torch.Generator | None) -> None:
+        """Write the values, in place, coarsest level first."""
+
+
+@register_component("random_kernels")
+@dataclass(frozen=True)
+class RandomKernels(Initialization):
+    """Independent uniform values, with the bound of torch's convolutions: ``gain / sqrt(3^d * channels)``.
+
+    Args:
+        gain: positive. Good value: 1.
+    """
+
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.gain > 0:
+            raise ArgumentError(f"expected a positive gain, got {self.gain}; 1 is a good value")
+
+    def fill(self, levels: Sequence[LevelKernels], smoother: Smoother, generator: torch.Generator | None) -> None:
+        """Draw."""
+        for level in levels:
+            for kernels in (level.smoother, level.system):
+                bound = self.gain / math.sqrt(math.prod(kernels.shape[2:]))
+                torch.nn.init.uniform_(kernels, -bound, bound, generator=generator)
+
+
+@register_component("elliptic_kernels")
+@dataclass(frozen=True)
+class EllipticKernels(Initialization):
+    """A multigrid solver, before any training, for every channel by itself:
+
+        A u = -diffusivity * Laplace(u) + reaction * u,      B = w / diag A
+
+    by the 3-, 5- or 7-point stencil, with the factors ``w`` of the operator's smoother. With as many input as output
+    channels, ``B`` keeps channels apart. Otherwise a random map ``V`` with orthonormal columns (or rows) leads from the
+    ones to the others, so that the operator is ``V`` times the solver.
+
+    Args:
+        diffusivity: positive, in the unit of your equation.
+        reaction: in the same unit over length squared. Negative values give a Helmholtz operator, of which multigrid
+            solves no more waves than the coarsest grid resolves.
+        noise: standard deviation of what is added to every value, relative to the diagonal; 0 for the exact solver.
+
+    Source: Trottenberg, Oosterlee and Schueller (2001), chapter 2.
+    """
+
+    diffusivity: float = 1.0
+    reaction: float = 0.0
+    noise: float = 0.0
+
+    order = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.diffusivity > 0 or self.noise < 0:
+            raise ArgumentError(
+                f"expected diffusivity > 0 and noise >= 0, got {self.diffusivity} and {self.noise}; correct them"
+            )
+
+    def fill(self, levels: Sequence[LevelKernels], smoother: Smoother, generator: torch.Generator | None) -> None:
+        """Write stencils and factors, then add noise."""
+        _, num_in, num_out = levels[0].system.shape[:3]
+        channels = _channel_map(num_out, num_in, generator).to(levels[0].system)
+        for level in levels:
+            stencil = self._stencil(level.spacings).to(level.system)
+            diagonal = stencil.flatten()[stencil.numel() // 2]
+            identity = torch.zeros_like(stencil)
+            identity.view(-1)[stencil.numel() // 2] = 1 / diagonal
+            factors = smoother.relaxations(len(level.smoother), len(level.spacings))
+            level.system.copy_(_outer(channels.mT, stencil).expand_as(level.system))
+            for kernel, factor in zip(level.smoother, factors, strict=True):
+                kernel.copy_(_outer(channels, factor * identity))
+            if self.noise:
+                level.system.add_(_noise(level.system, generator), alpha=self.noise * diagonal.item())
+                level.smoother.add_(_noise(level.smoother, generator), alpha=self.noise / diagonal.item())
+
+    def _stencil(self, spacings: tuple[float, ...]) -> Tensor:
+        """``A`` times the squared geometric mean of the spacings."""
+        num_dims = len(spacings)
+        scale = math.prod(spacings) ** (2 / num_dims)
+        stencil = torch.zeros((3,) * num_dims, dtype=torch.float64)
+        centre = (1,) * num_dims
+        stencil[centre] = self.reaction * scale
+        for axis, h in enumerate(spacings):
+            weight = self.diffusivity * scale / h**2
+            stencil[centre] += 2 * weight
+            for end in (0, 2):
+                stencil[(*centre[:axis], end, *centre[axis + 1 :])] -= weight
+        return stencil
+
+
+def _channel_map(num_out: int, num_in: int, generator: torch.Generator | None) -> Tensor:
+    """Identity, or a random matrix with orthonormal columns or rows, ``(num_out, num_in)``."""
+    if num_out == num_in:
+        return torch.eye(num_out, dtype=torch.float64)
+    large, small = max(num_out, num_in), min(num_out, num_in)
+    columns, _ = torch.linalg.qr(torch.randn(large, small, dtype=torch.float64, generator=generator))
+    return columns if num_out > num_in else columns.mT
+
+
+def _outer(channels: Tensor, stencil: Tensor) -> Tensor:
+    return channels.view(*channels.shape, *[1] * stencil.ndim) * stencil
+
+
+def _noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    return torch.randn(like.shape, dtype=torch.float64, generator=generator).to(like)
