@@ -3,10 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from neuralop_kit.registry import register_component
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
 
 
+@register_component("function_norm")
 class FunctionNorm(nn.Module):
     """Shift and scale every channel to mean zero and variance one over the domain, then by learned numbers.
 

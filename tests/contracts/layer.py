@@ -262,13 +262,15 @@ class LayerContract:
     # ---- refusals
 
     def test_wrong_shapes_are_refused(self):
-        layer, u = self.layer(), self.field(self.shapes[0])
-        wrong = [u[0], u.unsqueeze(-1)]
-        if not self.accepts_any_channels:
-            wrong += [torch.cat([u, u], dim=1), u[:, :0]]
-        for bad in wrong:
+        layer = self.layer()
+        for bad in self.wrong_fields(self.field(self.shapes[0])):
             with pytest.raises(ShapeError, match="expected"):
                 self.apply(layer, bad)
+
+    def wrong_fields(self, u: Tensor) -> list[Tensor]:
+        """Fields the layer must refuse: a space axis too few or too many, channels doubled or missing."""
+        wrong = [u[0], u.unsqueeze(-1)]
+        return wrong if self.accepts_any_channels else [*wrong, torch.cat([u, u], dim=1), u[:, :0]]
 
     # ---- devices
 

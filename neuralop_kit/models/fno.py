@@ -1,0 +1,142 @@
+"""FNO: the Fourier neural operator."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from neuralop_kit.layers import (
+    CoordinateEmbedding,
+    Extended,
+    FourierContinuation,
+    Padding,
+    PointwiseLinear,
+    SpectralConv,
+)
+from neuralop_kit.registry import register_model
+from neuralop_kit.solvers.domain import Domain
+from neuralop_kit.solvers.errors import ArgumentError, DomainError, ShapeError
+from neuralop_kit.solvers.sphere import SphereDomain
+
+Activation = Callable[[Tensor], Tensor]
+_DEFAULT_PADDING = FourierContinuation(0.25)
+
+
+class FNOBlock(nn.Module):
+    """A pointwise network of one hidden layer that sees its surroundings through a convolution, added to its input.
+
+        v = u + B g(K u + A u) + b
+
+    with matrices ``A``, ``B`` in the channels, the activation ``g``, and a global convolution ``K``. The original block
+    is ``g(K u + A u + a)``. Adding to the input and mixing once more behind the activation trains deeper and costs one
+    matrix product; a second channel network behind it costs twice as much and was not more accurate at equal epochs.
+
+    Args:
+        width: channels of the field.
+        convolution: ``K``, a layer from ``width`` to ``width`` channels.
+        activation: ``g``.
+        norm: applied to ``u`` before ``K`` and ``A``, by default nothing.
+
+    Shape: ``(batch, width, *space) -> (batch, width, *space)``, any resolution.
+    """
+
+    def __init__(
+        self, width: int, convolution: nn.Module, *, activation: Activation, norm: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.norm = nn.Identity() if norm is None else norm
+        self.convolution = convolution
+        # No bias before the activation: constants arrive with the field, from the bias of the block before.
+        self.inner = PointwiseLinear(width, width, bias=False)
+        self.outer = PointwiseLinear(width, width)
+        self.activation = activation
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Apply the block."""
+        v = self.norm(u)
+        return self.outer(self.activation(self.inner(v, plus=self.convolution(v))), plus=u)
+
+
+@register_model("fno")
+class FNO(nn.Module):
+    """Fourier neural operator: lift to many channels, apply blocks of global convolutions, project back.
+
+        G(u) = Q B_n ... B_1 P [u, x],      B_i u = u + W_i gelu(K_i u + A_i u) + b_i
+
+    ``K_i`` is a :class:`SpectralConv`, the other maps are pointwise, ``x`` stands for functions of position. On axes
+    that are not periodic ``K_i`` sees the field continued beyond the walls by ``padding``; the pointwise maps, most of
+    the cost, never do.
+
+    Args:
+        in_channels, out_channels: channels of the input and output fields.
+        domain: a box of one to three dimensions.
+        width: channels between lifting and projection.
+        num_layers: number of blocks.
+        modes: Fourier modes per axis, both signs counted; one number for all axes or one each.
+        norm: called as ``norm(width, domain=domain)`` for each block, for example :class:`FunctionNorm`; by default
+            there is none.
+        padding: how fields are continued beyond walls; without effect on periodic axes.
+        activation: a smooth pointwise function; a kinked one slows convergence under refinement.
+
+    Shape: ``(batch, in_channels, *space) -> (batch, out_channels, *space)``, any resolution the domain allows. Errors
+    under refinement come from aliasing by the activations (spectrally small on periodic domains) and from the padding.
+    Parameters: about ``num_layers * width^2 * prod(modes)`` real numbers.
+    Good values: width 32 to 64, 4 layers, 16 modes per axis for data on 64 to 128 points; inputs and targets scaled to
+    variance about 1 (the trainer does it), Adam at 1e-3 to 2e-3.
+
+    Raises:
+        ArgumentError: a size is below 1, or there is not one mode count per axis.
+        DomainError: the domain is a sphere or has more than three axes.
+        ShapeError: a field has another rank or channel count.
+
+    Source: Li et al. (2021), arXiv 2010.08895, eq. 2-5; residual blocks after Tran et al. (2023), arXiv 2111.13802.
+
+    >>> domain = Domain.box((1.0, 1.0))
+    >>> model = FNO(1, 1, domain=domain, width=16, num_layers=2, modes=8)
+    >>> model(torch.randn(4, 1, 33, 33)).shape, model(torch.randn(4, 1, 65, 50)).shape
+    (torch.Size([4, 1, 33, 33]), torch.Size([4, 1, 65, 50]))
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        domain: Domain,
+        width: int = 32,
+        num_layers: int = 4,
+        modes: int | Sequence[int] = 16,
+        norm: Callable[..., nn.Module] | None = None,
+        padding: Padding = _DEFAULT_PADDING,
+        activation: Activation = nn.functional.gelu,
+    ) -> None:
+        super().__init__()
+        if isinstance(domain, SphereDomain) or domain.num_dims > 3:
+            raise DomainError(f"expected a box of one to three dimensions, got {domain}; use SFNO on a sphere")
+        modes = (modes,) * domain.num_dims if isinstance(modes, int) else tuple(modes)
+        if len(modes) != domain.num_dims:
+            raise ArgumentError(f"expected modes for {domain.num_dims} axes, got {modes}; give one number for all")
+        if min(width, num_layers) < 1:
+            raise ArgumentError(f"expected at least one channel and one layer, got width {width}, {num_layers} layers")
+        embed = CoordinateEmbedding(domain=domain)
+        self.lift = nn.Sequential(embed, PointwiseLinear(in_channels + embed.num_features, width))
+        self.blocks = nn.Sequential()
+        for _ in range(num_layers):
+            convolution: nn.Module = SpectralConv(width, width, modes)
+            if not domain.is_periodic:
+                convolution = Extended(convolution, padding, domain=domain)
+            normalise = None if norm is None else norm(width, domain=domain)
+            self.blocks.append(FNOBlock(width, convolution, activation=activation, norm=normalise))
+        self.project = PointwiseLinear(width, width)
+        self.activation = activation
+        self.read_out = PointwiseLinear(width, out_channels)
+        self.in_channels, self.domain = in_channels, domain
+
+    def forward(self, u: Tensor) -> Tensor:
+        """The operator applied to ``u``."""
+        if u.ndim != 2 + self.domain.num_dims or u.shape[1] != self.in_channels:
+            raise ShapeError(
+                f"expected a field of shape (batch, {self.in_channels}, *space) with {self.domain.num_dims} space "
+                f"axes, got {tuple(u.shape)}; a single channel still needs its axis: u[:, None]"
+            )
+        features = self.blocks(self.lift(u))
+        return self.read_out(self.activation(self.project(features)))
