@@ -94,7 +94,7 @@ def raw(case: ReadCase) -> Callable[[Batches], None]:
     def read(batches: Batches) -> None:
         for path in files:
             with path.open("rb", buffering=0) as file:
-                while file.readinto(torch.empty(size, dtype=torch.uint8).numpy()):  # the allocator that ours uses
+                while file.readinto(torch.empty(size, dtype=torch.uint8).numpy().data):  # the allocator that ours uses
                     pass
 
     return read
