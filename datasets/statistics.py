@@ -43,21 +43,27 @@ class FieldStatistics:
         """Statistics of ``values`` ``(sample, *space)`` under quadrature ``weights`` ``(*space)``."""
         share = np.ravel(weights).astype(np.float64) / np.sum(weights, dtype=np.float64)
         flat = values.reshape(len(values), -1).astype(np.float64)
+        lowest, highest = float(flat.min()), float(flat.max())
+        # Squares of large numbers overflow; a power of two brings them below one and costs no digit.
+        exponent = math.frexp(max(-lowest, highest))[1]
+        flat = np.ldexp(flat, -exponent)
         # Sums rather than matrix products, whose last bits depend on the number of threads.
         mean = float((flat * share).sum(axis=1).mean())
         # The mean is taken out before squaring, or a small deviation from a large mean would drown in rounding.
-        variance = float((np.square(flat - mean) * share).sum(axis=1).mean())
-        return cls(len(flat), mean, math.sqrt(variance), float(flat.min()), float(flat.max()))
+        deviation = math.sqrt((np.square(flat - mean) * share).sum(axis=1).mean())
+        return cls(len(flat), math.ldexp(mean, exponent), math.ldexp(deviation, exponent), lowest, highest)
 
     @staticmethod
     def merge(parts: Iterable["FieldStatistics"]) -> "FieldStatistics":
         """Statistics of the union; the order of ``parts`` decides the last bits. Chan et al. (1983), eq. 2.1."""
         parts = list(parts)
         samples = sum(part.samples for part in parts)
-        mean = math.fsum(part.samples * part.mean for part in parts) / samples
-        square = math.fsum(part.samples * (part.std**2 + (part.mean - mean) ** 2) for part in parts) / samples
+        mean = math.fsum(part.samples / samples * part.mean for part in parts)
+        # Halves, so that the difference of two very large means does not overflow.
+        halves = [((part.mean / 2 - mean / 2), part.std / 2, math.sqrt(part.samples / samples)) for part in parts]
+        std = 2 * math.hypot(*(share * term for shift, spread, share in halves for term in (shift, spread)))
         lowest, highest = min(part.minimum for part in parts), max(part.maximum for part in parts)
-        return FieldStatistics(samples, mean, math.sqrt(square), lowest, highest)
+        return FieldStatistics(samples, mean, std, lowest, highest)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
