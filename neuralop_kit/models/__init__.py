@@ -1,8 +1,12 @@
 """Operators ready to train.
 
 FNO                   Fourier neural operator: global convolutions in Fourier space
+MgNO                  multigrid neural operator: layers of learned multigrid cycles
+ReferenceMgNO         the released MgNO in its published configurations, to compare with
 """
 
 from neuralop_kit.models.fno import FNO
+from neuralop_kit.models.mgno import MgNO
+from neuralop_kit.models.reference_mgno import ReferenceMgNO
 
-__all__ = ["FNO"]
+__all__ = ["FNO", "MgNO", "ReferenceMgNO"]

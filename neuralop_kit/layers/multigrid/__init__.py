@@ -1,6 +1,7 @@
 """Multigrid as a layer: cycles, transfers, smoothers, and the operator made of them.
 
 MultigridOperator     the layer
+ReferenceMultigrid    the layer of the released code, to compare with
 RandomKernels         first stencils: random
 EllipticKernels       first stencils: those of a textbook solver for an elliptic equation
 Initialization        base of the two
@@ -13,11 +14,13 @@ Transfers             full weighting and linear interpolation between neighbouri
 
 from neuralop_kit.layers.multigrid.initialization import EllipticKernels, Initialization, RandomKernels
 from neuralop_kit.layers.multigrid.operator import MultigridOperator
+from neuralop_kit.layers.multigrid.reference import ReferenceMultigrid
 from neuralop_kit.layers.multigrid.smoothers import Chebyshev, Jacobi, RedBlack, Smoother
 from neuralop_kit.layers.multigrid.transfers import Transfers
 
 __all__ = [
     "MultigridOperator",
+    "ReferenceMultigrid",
     "RandomKernels",
     "EllipticKernels",
     "Initialization",

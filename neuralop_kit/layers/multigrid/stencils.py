@@ -13,7 +13,9 @@ _CONVOLVE = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _TRANSPOSE = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
 
 
-def convolve(u: Tensor, kernel: Tensor, extensions: Sequence[Extension]) -> Tensor:
+def convolve(
+    u: Tensor, kernel: Tensor, extensions: Sequence[Extension], *, bias: Tensor | None = None, stride: int = 1
+) -> Tensor:
     """Apply a stencil of 3 points per axis to a field that goes on beyond its walls by the given rules.
 
     Shapes: ``u`` is ``(batch, in, *space)``, ``kernel`` is ``(out, in, 3, ...)``, the result ``(batch, out, *space)``.
@@ -23,7 +25,7 @@ def convolve(u: Tensor, kernel: Tensor, extensions: Sequence[Extension]) -> Tens
         if not extension.is_zero:
             u = extension.extend(u, dim)
         padding.append(int(extension.is_zero))
-    return _CONVOLVE[len(padding)](u, kernel, padding=padding)
+    return _CONVOLVE[len(padding)](u, kernel, bias, stride=stride, padding=padding)
 
 
 def depthwise(u: Tensor, lines: Sequence[Tensor], *, stride: Shape) -> Tensor:

@@ -1,0 +1,168 @@
+"""ReferenceMultigrid: the layer that MgNO's released code computes, for like-for-like comparison."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from neuralop_kit.layers.multigrid.extensions import EvenAboutNode, Extension, OddAboutNode, Periodic
+from neuralop_kit.layers.multigrid.stencils import channels_last, convolve
+from neuralop_kit.solvers.domain import Domain
+from neuralop_kit.solvers.errors import ArgumentError, DomainError, ShapeError
+
+# The padding of its convolutions, whatever the nodes: zeros, circular, reflect.
+PADDINGS: dict[str, Extension] = {"dirichlet": OddAboutNode(), "periodic": Periodic(), "neumann": EvenAboutNode()}
+
+
+class ReferenceMultigrid(nn.Module):
+    """What the released code of MgNO computes, which is not quite the cycle of the paper; two dimensions only.
+
+        level 0 (finest):  v_0 = S f_0,                          then  v_0 <- v_0 + S (f_0 - A v_0)
+        level l:           v_l = Pi v_{l-1},  f_l = R f_{l-1},   then  v_l <- v_l + S (f_l - A v_l)
+        upwards:           v_l <- v_l + P v_{l+1},               then  v_l <- v_l + S (f_l - A v_l)
+
+    It differs from :class:`MultigridOperator` and from the paper's algorithm: the right-hand side is restricted instead
+    of the residual; the whole ``v_{l+1}`` is prolonged instead of the correction; every iteration has its own ``A`` and
+    ``S``; transfers are free 3x3 and 4x4 kernels; levels are counted from the *fine* end, so that kernels belong to
+    pixels and the output changes by about a third at every refinement, without a limit; ``P`` pads with zeros also on
+    periodic and Neumann axes, which breaks equivariance by some percent. Take it to compare with published numbers.
+
+    Args:
+        in_channels, out_channels: channels of ``f`` and of ``v``.
+        sweeps: iterations ``(before, after)`` the coarse part on each level, finest first.
+        domain: two axes of one boundary: zeros (Dirichlet), circular (periodic) or reflected (Neumann) padding.
+        prolongation_sizes: 4 where the fine grid has twice the points of the coarse one, 3 where it has one fewer;
+            finest first, by default 4 everywhere.
+        bias: whether ``A`` and ``S`` add constants, which makes the layer affine.
+        norm_resolution: points per axis of the only grid on which the layer then works; normalises over channels and
+            space after each ``P``, with a weight and a bias per channel and *pixel*, which makes it nonlinear.
+
+    Shape: ``(batch, in_channels, *space) -> (batch, out_channels, *space)``; sizes as ``prolongation_sizes`` demands,
+    by default multiples of ``2^(levels - 1)``.
+
+    Raises:
+        ArgumentError: the numbers of levels do not fit, or the first level has no iteration.
+        DomainError: not two axes of one boundary.
+        ShapeError: the field has another rank, channel count or a size that does not fit.
+
+    Source: xlliu2017/MgNO at commit 3a68a90, models.py, classes MgConv_DC, MgConv_DC_smooth and MgConv.
+
+    >>> layer = ReferenceMultigrid(1, 24, [(1, 0)] * 5 + [(2, 0)], domain=Domain.box((1.0, 1.0)))
+    >>> sum(p.numel() for p in layer.parameters()), layer(torch.randn(2, 1, 64, 64)).shape
+    (74853, torch.Size([2, 24, 64, 64]))
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        sweeps: Sequence[tuple[int, int]],
+        *,
+        domain: Domain,
+        prolongation_sizes: Sequence[int] | None = None,
+        bias: bool = False,
+        norm_resolution: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        num_steps = len(sweeps) - 1
+        sizes = [4] * num_steps if prolongation_sizes is None else list(prolongation_sizes)
+        if num_steps < 0 or sweeps[0][0] < 1 or len(sizes) != num_steps or not {*sizes} <= {3, 4}:
+            raise ArgumentError(
+                f"expected an iteration on the first level and prolongations of size 3 or 4 between all levels, "
+                f"got sweeps {list(sweeps)} and sizes {sizes}; for example [(1, 0), (1, 0), (2, 0)] and [4, 4]"
+            )
+        boundaries = {axis.boundary for axis in domain.axes}
+        if domain.num_dims != 2 or len(boundaries) != 1:
+            raise DomainError(f"expected two axes of one boundary, got {domain}; use MultigridOperator")
+        self.in_channels, self.out_channels, self.domain = in_channels, out_channels, domain
+        self.sweeps, self.prolongation_sizes = tuple((pre, post) for pre, post in sweeps), tuple(sizes)
+        self.extensions = [PADDINGS[boundaries.pop()]] * 2
+        num_iterations = [pre + post for pre, post in self.sweeps]
+
+        def kernels(count: int, num_in: int, num_out: int, size: int = 3) -> nn.Parameter:
+            bound = 1 / math.sqrt(num_in * size**2)
+            values = torch.empty(count, num_out, num_in, size, size)
+            return nn.Parameter(nn.init.uniform_(values, -bound, bound, generator=generator))
+
+        def biases(count: int, num_in: int, num_out: int) -> nn.Parameter:
+            bound = 1 / math.sqrt(num_in * 9)
+            return nn.Parameter(nn.init.uniform_(torch.empty(count, num_out), -bound, bound, generator=generator))
+
+        # The very first iteration starts from zero and has no A.
+        systems = [num_iterations[0] - 1, *num_iterations[1:]]
+        self.smoothers = nn.ParameterList(kernels(n, in_channels, out_channels) for n in num_iterations)
+        self.systems = nn.ParameterList(kernels(n, out_channels, in_channels) for n in systems)
+        self.smoother_biases = nn.ParameterList(
+            biases(n, in_channels, out_channels) for n in num_iterations if bias
+        )
+        self.system_biases = nn.ParameterList(biases(n, out_channels, in_channels) for n in systems if bias)
+        self.restrictions = nn.ParameterList(kernels(1, in_channels, in_channels) for _ in sizes)
+        self.starts = nn.ParameterList(kernels(1, out_channels, out_channels) for _ in sizes)
+        self.prolongations = nn.ParameterList(kernels(1, out_channels, out_channels, size) for size in sizes)
+        grids = [norm_resolution // 2**k for k in range(num_steps)] if norm_resolution else []
+        self.norms = nn.ModuleList(nn.LayerNorm([out_channels, n, n]) for n in grids)
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Apply the layer."""
+        self._check(f)
+        f = channels_last(f)
+        v: Tensor | None = None
+        finer: list[tuple[Tensor, Tensor]] = []
+        for level, (pre, _) in enumerate(self.sweeps):
+            if v is not None:
+                finer.append((f, v))
+                f, v = self._coarsen(f, self.restrictions[level - 1]), self._coarsen(v, self.starts[level - 1])
+            v = self._iterate(level, f, v, range(pre))
+        for level in reversed(range(len(finer))):
+            f, fine = finer[level]
+            v = fine + functional.conv_transpose2d(v, self.prolongations[level][0], stride=2, padding=1)
+            if self.norms:
+                v = self.norms[level](v)
+            pre, post = self.sweeps[level]
+            v = self._iterate(level, f, v, range(pre, pre + post))
+        return v
+
+    def extra_repr(self) -> str:
+        """Shown by ``print(model)``."""
+        return f"{self.in_channels}, {self.out_channels}, {list(self.sweeps)}, domain={self.domain}"
+
+    def _iterate(self, level: int, f: Tensor, v: Tensor | None, iterations: range) -> Tensor:
+        """``v <- v + S (f - A v)``."""
+        # Unbound once: a slice per kernel would fill a gradient of zeros for each.
+        smoothers, systems = self.smoothers[level].unbind(0), self.systems[level].unbind(0)
+        shift = len(smoothers) - len(systems)
+        for index in iterations:
+            rest = f
+            if v is not None:
+                bias = self._bias(self.system_biases, level, index - shift)
+                rest = f - convolve(v, systems[index - shift], self.extensions, bias=bias)
+            bias = self._bias(self.smoother_biases, level, index)
+            change = convolve(rest, smoothers[index], self.extensions, bias=bias)
+            v = change if v is None else v + change
+        return f if v is None else v
+
+    def _bias(self, biases: nn.ParameterList, level: int, index: int) -> Tensor | None:
+        return biases[level][index] if len(biases) else None
+
+    def _coarsen(self, u: Tensor, kernel: Tensor) -> Tensor:
+        return convolve(u, kernel[0], self.extensions, stride=2)
+
+    def _check(self, f: Tensor) -> None:
+        if f.ndim != 4 or f.shape[1] != self.in_channels:
+            raise ShapeError(
+                f"expected a field of shape (batch, {self.in_channels}, height, width), "
+                f"got {tuple(f.shape)}; a single channel still needs its axis: f[:, None]"
+            )
+        for size in f.shape[2:]:
+            coarse = size
+            for kernel in self.prolongation_sizes:
+                coarse, fine = (coarse + 1) // 2, coarse
+                if 2 * coarse - (kernel == 3) != fine:
+                    raise ShapeError(
+                        f"expected sizes that halve {len(self.prolongation_sizes)} times with prolongations of "
+                        f"size {self.prolongation_sizes}, got {tuple(f.shape[2:])}; take a size whose halves are "
+                        "even (4) or odd (3) in this order, or MultigridOperator, which takes any"
+                    )
