@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 from neuralop_kit.solvers.errors import ArgumentError, NonFiniteError, ShapeError
 from neuralop_kit.training import distributed
 
-FieldDataset = Dataset[Any]
+# Items are pairs (input, target); a dataset may also offer ``read(indices) -> (inputs, targets)``, one access.
+PairDataset = Dataset[Any]
 EVALUATION_EPOCH = -1
 
 
@@ -49,7 +50,7 @@ class Batches(Dataset[tuple[Tensor, Tensor, int, int]]):
     number of workers.
     """
 
-    def __init__(self, datasets: Sequence[FieldDataset], *, batch_size: int, seed: int, epoch: int) -> None:
+    def __init__(self, datasets: Sequence[PairDataset], *, batch_size: int, seed: int, epoch: int) -> None:
         self.datasets = datasets
         self.seed, self.epoch = seed, epoch
         sizes = [len(cast(Sized, dataset)) for dataset in datasets]
@@ -80,7 +81,7 @@ class Batches(Dataset[tuple[Tensor, Tensor, int, int]]):
         )  # fmt: skip
 
 
-def as_datasets(data: FieldDataset | Sequence[FieldDataset]) -> tuple[FieldDataset, ...]:
+def as_datasets(data: PairDataset | Sequence[PairDataset]) -> tuple[PairDataset, ...]:
     """One dataset or several, as a tuple; each must have a length and items ``(input, target)``.
 
     Raises:
@@ -99,10 +100,12 @@ def as_datasets(data: FieldDataset | Sequence[FieldDataset]) -> tuple[FieldDatas
     return datasets
 
 
-def _read(dataset: FieldDataset, samples: Tensor) -> tuple[Tensor, Tensor]:
+def _read(dataset: PairDataset, samples: Tensor) -> tuple[Tensor, Tensor]:
     """The samples as one batch, in one access where the dataset offers it."""
     if isinstance(dataset, TensorDataset):
         batch: Any = tuple(tensor[samples] for tensor in dataset.tensors)
+    elif hasattr(dataset, "read"):
+        batch = dataset.read(samples.tolist())
     elif hasattr(dataset, "__getitems__"):
         batch = default_collate(dataset.__getitems__(samples.tolist()))
     else:

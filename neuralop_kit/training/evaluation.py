@@ -8,7 +8,7 @@ from torch.utils.data import TensorDataset
 
 from neuralop_kit.solvers.errors import NeuralopKitError, ShapeError
 from neuralop_kit.training import distributed
-from neuralop_kit.training.data_order import EVALUATION_EPOCH, Batches, FieldDataset, as_datasets, check_finite
+from neuralop_kit.training.data_order import EVALUATION_EPOCH, Batches, PairDataset, as_datasets, check_finite
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 Predict = Callable[[Tensor], Tensor]
@@ -16,7 +16,7 @@ Predict = Callable[[Tensor], Tensor]
 
 def evaluate(
     predict: Predict,
-    dataset: FieldDataset,
+    dataset: PairDataset,
     metrics: Mapping[str, Metric],
     *,
     batch_size: int,
@@ -46,7 +46,7 @@ def evaluate(
     return {name: total / sums[-1] for name, total in zip(metrics, sums, strict=False)}
 
 
-def check_data(model: nn.Module, datasets: Mapping[str, FieldDataset], *, move: Callable[[Tensor], Tensor]) -> None:
+def check_data(model: nn.Module, datasets: Mapping[str, PairDataset], *, move: Callable[[Tensor], Tensor]) -> None:
     """Run the model once on the first sample of every dataset, so that what does not fit is known before training.
 
     Raises:

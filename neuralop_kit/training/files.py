@@ -35,14 +35,14 @@ def write_weights(path: Path, state_dict: Mapping[str, Tensor]) -> None:
         NonFiniteError: a weight is NaN or infinite; nothing good is overwritten by it.
         CheckpointError: an entry is not a tensor.
     """
+    if bad := first_not_finite(state_dict):
+        raise NonFiniteError(f"expected finite weights, got NaN or infinity in {bad!r}; load good ones first")
     tensors, dtypes = {}, {}
     for name, value in state_dict.items():
         if not isinstance(value, Tensor):
             raise CheckpointError(
                 f"expected tensors in the state dict, got {type(value).__name__} at {name!r}; drop get_extra_state"
             )
-        if (value.is_floating_point() or value.is_complex()) and not torch.isfinite(value).all():
-            raise NonFiniteError(f"expected finite weights, got NaN or infinity in {name!r}; lower the learning rate")
         value = value.detach().cpu()
         if value.is_complex():
             dtypes[name] = str(value.dtype).removeprefix("torch.")
@@ -50,6 +50,14 @@ def write_weights(path: Path, state_dict: Mapping[str, Tensor]) -> None:
         # The copy also separates tensors that share storage, which the format forbids.
         tensors[name] = value.clone(memory_format=torch.contiguous_format)
     save_file(tensors, path, metadata={"complex": json.dumps(dtypes)})
+
+
+def first_not_finite(state_dict: Mapping[str, Tensor]) -> str | None:
+    """Name of a tensor that contains NaN or infinity, if there is one."""
+    for name, value in state_dict.items():
+        if isinstance(value, Tensor) and not torch.isfinite(value).all():
+            return name
+    return None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -16,9 +16,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from neuralop_kit.solvers.errors import ArgumentError, CheckpointError, NonFiniteError
-from neuralop_kit.training import distributed, run_state
+from neuralop_kit.training import distributed, files, run_state
 from neuralop_kit.training.checkpoint import CheckpointFolder, Checkpoints
-from neuralop_kit.training.data_order import Batches, FieldDataset, as_datasets
+from neuralop_kit.training.data_order import Batches, PairDataset, as_datasets
 from neuralop_kit.training.evaluation import Metric, check_data, evaluate
 from neuralop_kit.training.logs import JsonLines, Record
 from neuralop_kit.training.losses import relative_l2
@@ -108,11 +108,11 @@ class Trainer:
 
     def fit(
         self,
-        train: FieldDataset | Sequence[FieldDataset],
+        train: PairDataset | Sequence[PairDataset],
         *,
         epochs: int,
         batch_size: int,
-        valid: Mapping[str, FieldDataset] | None = None,
+        valid: Mapping[str, PairDataset] | None = None,
         seed: int = 0,
         num_workers: int = 0,
         resume: bool = False,
@@ -151,7 +151,7 @@ class Trainer:
                 self._close_epoch(valid, time.perf_counter() - began, bar)
         return self.state.history
 
-    def evaluate(self, datasets: Mapping[str, FieldDataset], *, batch_size: int = 32) -> dict[str, dict[str, float]]:
+    def evaluate(self, datasets: Mapping[str, PairDataset], *, batch_size: int = 32) -> dict[str, dict[str, float]]:
         """Loss and metrics on each dataset: ``{"64": {"loss": 0.01}, "128": ...}``, means over the samples."""
         was_training = self.network.training
         self.network.eval()
@@ -187,7 +187,7 @@ class Trainer:
             )
         return residual(self.network(source), target)
 
-    def _train_epoch(self, datasets: Sequence[FieldDataset], bar: Any, num_workers: int) -> None:
+    def _train_epoch(self, datasets: Sequence[PairDataset], bar: Any, num_workers: int) -> None:
         """Every batch that the epoch still holds."""
         state = self.state
         self.network.train()
@@ -202,14 +202,15 @@ class Trainer:
             if self.schedule is not None:
                 self.schedule.after_step()
             if state.step % self._check_interval == 0:
-                self._check_finite()
+                self._check_loss()
             if self._checkpoint_is_due() and state.position < len(batches):
+                self._check_weights()
                 self._save()
             bar.update()
 
-    def _close_epoch(self, valid: Mapping[str, FieldDataset], seconds: float, bar: Any) -> None:
+    def _close_epoch(self, valid: Mapping[str, PairDataset], seconds: float, bar: Any) -> None:
         """Evaluate, record, move the schedule, write the checkpoint."""
-        self._check_finite()
+        self._check_weights()
         state = self.state
         record: Record = {"epoch": state.epoch + 1, "step": state.step, "train_loss": self.running.mean()}
         record["learning_rate"] = float(self.optimizer.param_groups[0].get("lr", 0.0))
@@ -274,7 +275,7 @@ class Trainer:
         return tqdm(total=total, initial=self.state.step, disable=hidden if distributed.rank() == 0 else True)
 
     def _check_arguments(
-        self, train: Sequence[FieldDataset], valid: Mapping[str, FieldDataset], epochs: int, batch_size: int
+        self, train: Sequence[PairDataset], valid: Mapping[str, PairDataset], epochs: int, batch_size: int
     ) -> None:
         if epochs < 1 or batch_size < 1:
             raise ArgumentError(f"expected epochs >= 1 and batch_size >= 1, got {epochs} and {batch_size}; raise them")
@@ -283,10 +284,17 @@ class Trainer:
             (named[f"valid {name}"],) = as_datasets(dataset)
         check_data(self.model, named, move=self._move)
 
-    def _check_finite(self) -> None:
+    def _check_loss(self) -> None:
         bad = self.running.first_bad_step()
         if bad is not None:
             raise self._not_finite("a finite loss", "NaN or infinity", bad)
+
+    def _check_weights(self) -> None:
+        """Nothing is evaluated or saved that has lost its meaning."""
+        self._check_loss()
+        bad = files.first_not_finite(self.model.state_dict())
+        if bad is not None:
+            raise self._not_finite("finite weights", f"NaN or infinity in {bad!r}", self.state.step)
 
     def _check_record(self, record: Record) -> None:
         for name, value in record.items():
@@ -303,11 +311,7 @@ class Trainer:
     def _save(self, *, is_best: bool = False) -> None:
         if self.store is None:
             return
-        self._check_finite()
         with clean_weights(self.optimizer):
             snapshot = run_state.capture(self)
             if distributed.rank() == 0:
-                try:
-                    self.store.save(self.state.step, snapshot, best=is_best)
-                except NonFiniteError as error:
-                    raise self._not_finite("finite weights", str(error), self.state.step) from error
+                self.store.save(self.state.step, snapshot, best=is_best)
