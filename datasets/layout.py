@@ -1,7 +1,7 @@
 """One shard as an HDF5 file in The Well's layout, made in memory: the same content gives the same bytes.
 
 /  @dataset_name @grid_type @n_spatial_dims @n_trajectories @simulation_parameters, and each parameter by its name
-   @format @format_version @description @generator @statistics    ours, as JSON text
+   @format @format_version @description @generator @statistics    ours, as JSON in text of fixed length
    @complete = True                                               ours, written last
 /dimensions           time, one coordinate array per axis; @spatial_dims
 /boundary_conditions  one group per axis, mask at its ends; @bc_type "periodic", "wall" or "open", @boundary
@@ -32,7 +32,9 @@ FORMAT_VERSION = 1
 WELL_ATTRIBUTES = ("dataset_name", "grid_type", "n_spatial_dims", "n_trajectories", "simulation_parameters")
 OUR_ATTRIBUTES = ("format", "format_version", "description", "generator", "statistics", "complete")
 
-# The format of HDF5 1.10 has checksums on its own tables too: a flipped byte there is an error, not an adventure.
+# The format of HDF5 1.10 has checksums on its own tables too: a flipped byte there is an error, not an adventure. Only
+# the heap for text of variable length has none, and damage in it can make HDF5 loop forever. The Well asks for such
+# text; our reader does not look at it, what it needs is text of fixed length.
 LIBRARY_VERSIONS = ("v110", "v110")
 
 
@@ -64,10 +66,10 @@ def shard_image(
         file.attrs["grid_type"] = "spherical" if isinstance(description.domain, SphereDomain) else "cartesian"
         file.attrs["n_spatial_dims"] = description.domain.num_dims
         file.attrs["n_trajectories"] = num_samples
-        file.attrs["format"], file.attrs["format_version"] = FORMAT, FORMAT_VERSION
-        file.attrs["description"] = json.dumps(description.to_json())
-        file.attrs["generator"] = json.dumps(generator)
-        file.attrs["statistics"] = json.dumps({name: part.to_json() for name, part in statistics.items()})
+        file.attrs["format"], file.attrs["format_version"] = np.bytes_(FORMAT), FORMAT_VERSION
+        file.attrs["description"] = _json(description.to_json())
+        file.attrs["generator"] = _json(dict(generator))
+        file.attrs["statistics"] = _json({name: part.to_json() for name, part in statistics.items()})
         _write_dimensions(file, description)
         _write_boundaries(file, description)
         _write_parameters(file, description)
@@ -142,6 +144,11 @@ def _write_fields(file: h5py.File, description: Description, fields: Mapping[str
 
 def _set_varying(item: h5py.Dataset | h5py.Group, *, sample: bool) -> None:
     item.attrs["sample_varying"], item.attrs["time_varying"] = sample, False
+
+
+def _json(content: Mapping[str, Any]) -> np.bytes_:
+    """Text of fixed length, which lies inside a checksummed table; see :data:`LIBRARY_VERSIONS`."""
+    return np.bytes_(json.dumps(content))
 
 
 def _texts(names: Sequence[str]) -> Any:

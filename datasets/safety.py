@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 from neuralop_kit.solvers.atomic import explained
 from neuralop_kit.solvers.errors import DataError, NeuralopKitError
@@ -62,27 +61,27 @@ def damage_explained(path: str | Path) -> Iterator[None]:
 
 
 def attribute(item: h5py.Group | h5py.Dataset, name: str, kind: type) -> Any:
-    """An attribute of the expected kind: ``bool``, ``int``, ``float``, ``str``, or ``list`` of strings.
+    """An attribute of the expected kind: ``bool``, ``int``, ``float``, or ``bytes`` for text of fixed length.
+
+    Text of variable length is refused without a look at it: HDF5 can hang on a damaged heap of such texts.
 
     Raises:
         DataError: it is missing, too large, or of another kind.
     """
     if name not in item.attrs:
         raise DataError(f"expected attribute {name!r} at {item.name} of {item.file.filename}, got none; not our layout")
-    if item.attrs.get_id(name).get_storage_size() > MAX_ATTRIBUTE_BYTES:
+    stored = item.attrs.get_id(name)
+    if stored.get_storage_size() > MAX_ATTRIBUTE_BYTES:
         raise DataError(f"expected a small attribute {name!r} at {item.name} of {item.file.filename}, got a huge one")
-    value = item.attrs[name]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if kind is list:
-        values = np.asarray(value).ravel().tolist()
-        if isinstance(value, np.ndarray) and all(isinstance(text, str) for text in values):
-            return values
-    elif type(value) is kind:
-        return value
+    found = str(stored.dtype)
+    if stored.dtype.kind in "biufS" and stored.shape == ():
+        value = item.attrs[name].item()
+        if type(value) is kind:
+            return value
+        found = type(value).__name__
     raise DataError(
-        f"expected a {kind.__name__} as attribute {name!r} at {item.name} of {item.file.filename}, "
-        f"got {type(value).__name__}; the file was changed or comes from elsewhere"
+        f"expected a {kind.__name__} as attribute {name!r} at {item.name} of {item.file.filename}, got {found}; "
+        "the file was changed or comes from elsewhere"
     )
 
 

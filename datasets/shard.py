@@ -134,7 +134,7 @@ class Shard:
                 )
 
     def _check_format(self, file: h5py.File) -> None:
-        if file.attrs.get("format") != FORMAT:
+        if "format" not in file.attrs or attribute(file, "format", bytes) != FORMAT.encode():
             raise DataError(
                 f"expected a file in the layout {FORMAT!r}, got {self.path} with {sorted(file)[:8]} and without that "
                 "mark; write it with neuralop_kit.datasets"
@@ -196,7 +196,7 @@ def _stamp(status: os.stat_result) -> tuple[int, int, int]:
 
 def _json(file: h5py.File, name: str) -> Any:
     try:
-        content = json.loads(attribute(file, name, str))
+        content = json.loads(attribute(file, name, bytes))
     except (ValueError, RecursionError) as error:
         raise DataError(f"expected JSON in attribute {name!r} of {file.filename}, got {error}") from error
     if not isinstance(content, dict):
