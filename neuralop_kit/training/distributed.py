@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -76,6 +76,13 @@ def gather(value: Any) -> list[Any]:
         dist.all_gather_object(gathered, value)
         return gathered
     return [value]
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the buffers of rank 0, as DDP does before each training pass and nobody else before others."""
+    if is_distributed():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def barrier() -> None:

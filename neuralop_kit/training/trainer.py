@@ -214,6 +214,7 @@ class Trainer:
         state = self.state
         record: Record = {"epoch": state.epoch + 1, "step": state.step, "train_loss": self.running.mean()}
         record["learning_rate"] = float(self.optimizer.param_groups[0].get("lr", 0.0))
+        distributed.share_buffers(self.model)
         with clean_weights(self.optimizer):
             measured = self.evaluate(valid, batch_size=state.batch_size)
         for name, values in measured.items():
