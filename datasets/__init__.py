@@ -5,7 +5,8 @@ PROBLEMS         what can be generated, by name
 Problem          base class for your own problem; Samples is what it returns
 open_dataset     one split of a dataset, for torch's data loaders
 FieldDataset     what open_dataset returns: pairs (input, target) with domain, names, units and statistics
-Description      what a dataset is about; ShardWriter stores your own samples under one
+Description      what a dataset is about, with a Parameter for each number of its equation
+ShardWriter      stores your own samples
 check_file       whether an HDF5 file is in The Well's layout
 
 On the command line: ``python -m neuralop_kit.datasets --help``.

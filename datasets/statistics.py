@@ -114,6 +114,7 @@ class ChannelStatistics:
     def of(cls, fields: Tensor) -> "ChannelStatistics":
         """Statistics of fields ``(sample, channel, *space)``, over samples and points, each counted alike, in float64.
 
+        >>> import torch
         >>> ChannelStatistics.of(torch.tensor([[[1.0, 3.0]], [[1.0, 3.0]]]))
         ChannelStatistics(mean=(2.0,), std=(1.0,))
         """
