@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -68,11 +68,14 @@ class Batches(Dataset[tuple[Tensor, Tensor, int, int]]):
         with _seeded(stream_seed(self.seed, self.epoch, index, self.rank)):
             # A process without samples takes part with one of no weight: all must meet in the same collectives.
             source, target = _read(self.datasets[which], mine if len(mine) else samples[:1])
-        check_finite(source, target, samples=mine if len(mine) else samples[:1], name=str(which))
+        if not source.is_cuda:  # data kept on a GPU were checked before training; to ask again would stall it
+            check_finite(source, target, samples=mine if len(mine) else samples[:1], name=str(which))
         return source, target, len(mine), len(samples)
 
     def loader(self, *, start: int = 0, num_workers: int = 0, pin_memory: bool = False) -> Iterable[Any]:
         """The batches from number ``start`` on, read ahead by ``num_workers`` processes."""
+        in_memory = [tensor for data in self.datasets if isinstance(data, TensorDataset) for tensor in data.tensors]
+        pin_memory = pin_memory and not any(tensor.is_cuda for tensor in in_memory)
         # Without a generator of its own a loader would draw from the global one, once per start.
         generator = torch.Generator().manual_seed(stream_seed(self.seed, self.epoch))
         return DataLoader(
@@ -100,6 +103,13 @@ def as_datasets(data: PairDataset | Sequence[PairDataset]) -> tuple[PairDataset,
     return datasets
 
 
+def check_named(datasets: Mapping[str, PairDataset]) -> Mapping[str, PairDataset]:
+    """Raise an :class:`ArgumentError` unless the datasets have names."""
+    if not isinstance(datasets, Mapping):
+        raise ArgumentError(f'expected datasets by name, got {type(datasets).__name__}; write {{"valid": dataset}}')
+    return datasets
+
+
 def _read(dataset: PairDataset, samples: Tensor) -> tuple[Tensor, Tensor]:
     """The samples as one batch, in one access where the dataset offers it."""
     if isinstance(dataset, TensorDataset):
@@ -121,7 +131,7 @@ def _read(dataset: PairDataset, samples: Tensor) -> tuple[Tensor, Tensor]:
 def check_finite(*fields: Tensor, samples: Tensor, name: str) -> None:
     """Raise a :class:`NonFiniteError` that names the bad samples of this dataset; ``fields`` are input and target."""
     for field, side in zip(fields, ("input", "target"), strict=False):
-        good = torch.isfinite(field).flatten(start_dim=1).all(dim=1)
+        good = torch.isfinite(field).flatten(start_dim=1).all(dim=1).cpu()
         if not good.all():
             raise NonFiniteError(
                 f"expected finite data, got NaN or infinity in the {side} of samples {samples[~good][:5].tolist()} "

@@ -31,19 +31,19 @@ def evaluate(
         metrics: each ``(prediction, target) -> mean over the batch``; then nothing depends on ``batch_size``.
         move: brings a field to the model's device and dtype.
     """
-    totals: Tensor | None = None
-    count = 0
+    values, counts = [], []
     batches = Batches(as_datasets(dataset), batch_size=batch_size, seed=0, epoch=EVALUATION_EPOCH)
     with torch.no_grad():
         for source, target, num_samples, _ in batches.loader(num_workers=num_workers):
             source, target = move(source), move(target)
             prediction = predict(source)
-            values = torch.stack([metric(prediction, target).double() for metric in metrics.values()])
-            totals = values * num_samples if totals is None else totals + values * num_samples
-            count += num_samples
-    assert totals is not None  # as_datasets refuses empty datasets
-    sums = distributed.sum_over_ranks(torch.cat([totals, totals.new_tensor([count])])).tolist()
-    return {name: total / sums[-1] for name, total in zip(metrics, sums, strict=False)}
+            values.append(torch.stack([metric(prediction, target) for metric in metrics.values()]))
+            counts.append(num_samples)
+    # Brought to the host once, at the end, and summed in float64.
+    weights = torch.tensor(counts, dtype=torch.float64)
+    sums = torch.cat([weights @ torch.stack(values).cpu().double(), weights.sum().reshape(1)])
+    totals = distributed.sum_over_ranks(sums.to(values[0].device)).tolist()
+    return {name: total / totals[-1] for name, total in zip(metrics, totals, strict=False)}
 
 
 def check_data(model: nn.Module, datasets: Mapping[str, PairDataset], *, move: Callable[[Tensor], Tensor]) -> None:

@@ -26,7 +26,7 @@ class RelativeLoss(ABC):
 
     @abstractmethod
     def features(self, u: Tensor) -> Tensor:
-        """Linear in ``u``: shape ``(batch, num_features)``, Euclidean norm equal to the norm of each sample."""
+        """Linear in ``u``, ``(batch, num_features)``: the Euclidean norm is that of the sample, up to a constant."""
 
     def per_sample(self, prediction: Tensor, target: Tensor) -> Tensor:
         """``|prediction - target| / |target|`` of each sample, shape ``(batch,)``; a target of zero gives infinity."""
@@ -61,7 +61,7 @@ class RelativeL2(RelativeLoss):
 
     def features(self, u: Tensor) -> Tensor:
         """``sqrt(weight) * u`` at every point."""
-        return (u * root_weights(u, self.domain)).flatten(start_dim=1)
+        return weighted(u, self.domain).flatten(start_dim=1)
 
 
 class RelativeH1(RelativeLoss):
@@ -75,9 +75,8 @@ class RelativeH1(RelativeLoss):
 
     def features(self, u: Tensor) -> Tensor:
         """``sqrt(weight)`` times the values and every first derivative."""
-        weights = root_weights(u, self.box)
         parts = [u, *(derivative(u, self.box, axis) for axis in range(self.box.num_dims))]
-        return torch.cat([(part * weights).flatten(start_dim=1) for part in parts], dim=1)
+        return torch.cat([weighted(part, self.box).flatten(start_dim=1) for part in parts], dim=1)
 
 
 def relative_l2(prediction: Tensor, target: Tensor, *, domain: Domain | None = None, reduction: str = "mean") -> Tensor:
@@ -168,12 +167,19 @@ def comparable(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return prediction.to(dtype), target.to(dtype)
 
 
-def root_weights(u: Tensor, domain: Domain | None) -> Tensor:
-    """Square roots of the quadrature weights, to be multiplied to ``u``; one where no domain is given."""
-    real = u.real.dtype if u.is_complex() else u.dtype
+def weighted(u: Tensor, domain: Domain | None) -> Tensor:
+    """``u`` times the square roots of the quadrature weights, up to a constant, which no ratio of norms sees."""
     if domain is None:
-        return torch.ones((), dtype=real, device=u.device)
-    return domain.weights(u.shape[-domain.num_dims :], dtype=torch.float64, device=u.device).sqrt().to(real)
+        return u
+    shape = u.shape[-domain.num_dims :]
+    domain.check_shape(shape)
+    axes = zip(domain.axes, shape, strict=True)
+    if not isinstance(domain, SphereDomain) and all(axis.placement.end_weights(n) == (1.0, 1.0) for axis, n in axes):
+        return u
+    roots = torch.ones((), dtype=u.real.dtype if u.is_complex() else u.dtype, device=u.device)
+    for i, n in enumerate(shape):
+        roots = roots.unsqueeze(-1) * domain.axis_weights(i, n, device=u.device).sqrt().to(roots.dtype)
+    return u * roots
 
 
 def reduced(values: Tensor, reduction: str) -> Tensor:

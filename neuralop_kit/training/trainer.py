@@ -18,7 +18,7 @@ from tqdm import tqdm
 from neuralop_kit.solvers.errors import ArgumentError, CheckpointError, NonFiniteError
 from neuralop_kit.training import distributed, files, run_state
 from neuralop_kit.training.checkpoint import CheckpointFolder, Checkpoints
-from neuralop_kit.training.data_order import Batches, PairDataset, as_datasets
+from neuralop_kit.training.data_order import Batches, PairDataset, as_datasets, check_named
 from neuralop_kit.training.evaluation import Metric, check_data, evaluate
 from neuralop_kit.training.logs import JsonLines, Record
 from neuralop_kit.training.losses import relative_l2
@@ -136,7 +136,7 @@ class Trainer:
             CheckpointError: the folder holds another run (say ``resume=True``), is in use, or cannot be written.
         """
         datasets = as_datasets(train)
-        valid = dict(valid or {})
+        valid = dict(check_named(valid or {}))
         self._check_arguments(datasets, valid, epochs, batch_size)
         state = Progress(seed=seed, batch_size=batch_size, sizes=[len(d) for d in datasets])  # type: ignore[arg-type]
         self.running = RunningLoss(self.device)
@@ -158,7 +158,7 @@ class Trainer:
         try:
             return {
                 name: evaluate(self._predict, data, self.metrics, batch_size=batch_size, move=self._move)
-                for name, data in datasets.items()
+                for name, data in check_named(datasets).items()
             }
         finally:
             self.network.train(was_training)

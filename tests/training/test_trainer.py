@@ -3,7 +3,9 @@
 import json
 import logging
 import math
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from torch.utils.data import TensorDataset
 from neuralop_kit import Domain
 from neuralop_kit.layers import SpectralConv
 from neuralop_kit.optim import NVRM
-from neuralop_kit.solvers.errors import ArgumentError, CheckpointError, NonFiniteError, ShapeError
+from neuralop_kit.solvers.errors import ArgumentError, CheckpointError, MissingExtraError, NonFiniteError, ShapeError
 from neuralop_kit.training import (
     CheckpointFolder,
     Checkpoints,
@@ -21,6 +23,7 @@ from neuralop_kit.training import (
     PerStep,
     RelativeH1,
     RelativeL2,
+    TensorBoardLog,
     Trainer,
     relative_l2,
     vrmse,
@@ -105,7 +108,8 @@ class TestLearning:
         assert len(history) == 30
         assert history[0]["48/loss"] > 0.3
         assert history[-1]["48/loss"] < 0.01
-        assert history[-1]["97/loss"] == pytest.approx(history[-1]["48/loss"], rel=1e-3)
+        # The functions are band-limited, so only rounding in fp32 can tell the two resolutions apart.
+        assert history[-1]["97/loss"] == pytest.approx(history[-1]["48/loss"], abs=1e-6)
 
     @pytest.mark.parametrize(
         ("make", "epochs", "bound"),
@@ -277,12 +281,28 @@ class TestRecords:
         assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
         assert "seconds" in lines[2]
 
-    def test_tensorboard_where_it_is_installed(self, tmp_path):
-        pytest.importorskip("tensorboard")
-        from neuralop_kit.training import TensorBoardLog
+    def test_tensorboard(self, monkeypatch):
+        # The real package may be absent; a stand-in with its interface takes the calls.
+        seen = []
 
-        TensorBoardLog(tmp_path)({"step": 1, "epoch": 1, "train_loss": 0.5})
-        assert list(tmp_path.glob("events.*"))
+        class SummaryWriter:
+            def __init__(self, folder):
+                seen.append(folder)
+
+            def add_scalar(self, name, value, step):
+                seen.append((name, value, step))
+
+            def flush(self):
+                seen.append("flush")
+
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=SummaryWriter))
+        TensorBoardLog("runs/a")({"step": 2, "epoch": 1, "train_loss": 0.5, "note": "text"})
+        assert seen == ["runs/a", ("train_loss", 0.5, 2), "flush"]
+
+    def test_tensorboard_that_is_not_installed(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        with pytest.raises(MissingExtraError, match="pip install tensorboard"):
+            TensorBoardLog("runs/a")
 
     def test_no_folder_writes_nothing_and_prints_nothing(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
@@ -326,6 +346,10 @@ class TestRefusals:
         data = TensorDataset(torch.ones(4, 1, 16), torch.ones(4, 2, 16))
         with pytest.raises(ShapeError, match="check channels and resolution"):
             train(data)
+
+    def test_validation_data_without_a_name(self):
+        with pytest.raises(ArgumentError, match=r'write \{"valid": dataset\}'):
+            train(derivatives(4, 16), valid=derivatives(4, 16))
 
     @pytest.mark.parametrize("options", [{"epochs": 0}, {"batch_size": 0}])
     def test_counts(self, options):
