@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from neuralop_kit import __version__
 from neuralop_kit.datasets import workers as worker_pool
 from neuralop_kit.datasets.manifest import MANIFEST, Manifest, ShardEntry
 from neuralop_kit.datasets.plan import Plan, ShardPlan, make_plan
@@ -23,7 +24,7 @@ from neuralop_kit.solvers.atomic import clean_up, exclusive_lock, explained, rea
 from neuralop_kit.solvers.errors import ArgumentError, ConvergenceError, DataError, NonFiniteError, ShapeError
 
 REQUEST = "request.json"
-PACKAGES = ("neuralop-kit", "torch", "numpy", "scipy", "h5py")
+LIBRARIES = ("torch", "numpy", "scipy", "h5py")
 
 
 def generate(
@@ -81,6 +82,8 @@ def generate(
     description = problem.describe(problem.shape(resolution), dtype=dtype)
     plan = make_plan(description, samples=samples, seed=seed, splits=splits)
     folder = Path(out)
+    if _is_finished(folder, plan) and not (folder / UNFINISHED).exists():
+        return folder  # without a lock, so that finished data on read-only media can be asked for
     with explained(DataError, f"to make the folder {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(folder, error=DataError):
@@ -221,4 +224,4 @@ def _same_request(folder: Path, found: Mapping[str, Any], plan: Plan) -> None:
 
 def _versions() -> dict[str, Any]:
     """For the reader of a file; they do not identify it."""
-    return {"versions": {name: version(name) for name in PACKAGES}}
+    return {"versions": {"neuralop_kit": __version__, **{name: version(name) for name in LIBRARIES}}}

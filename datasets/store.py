@@ -12,6 +12,7 @@ shard's bytes depend on its samples only, not on how often the writer was killed
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -75,7 +76,7 @@ class ShardWriter:
         self._folder, self._file = folder, file
         self._identity = shard_identity(description, num_samples, generator)
         self._generator = {**generator, **(notes or {}), "identity": self._identity}
-        journal = folder / UNFINISHED / (Path(file).stem + ".journal")
+        journal = folder / UNFINISHED / ("-".join(Path(file).with_suffix("").parts) + ".journal")
         with explained(DataError, f"to write into {folder}"):
             journal.parent.mkdir(parents=True, exist_ok=True)
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +122,8 @@ class ShardWriter:
             write_bytes(self.path, image)
             reached("shard in place")
             self._journal.remove()
+        with suppress(OSError):
+            (self._folder / UNFINISHED).rmdir()  # if nothing else is unfinished there
         digest = hashlib.sha256(image).hexdigest()
         return ShardEntry(self._file, self.num_samples, len(image), digest), statistics
 

@@ -274,6 +274,19 @@ def generate_as_nobody(folder: Path) -> None:
         os._exit(7 if "Permission denied" in str(error) else 1)
 
 
+def test_finished_dataset_in_a_read_only_folder_is_no_error():
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tiny.make(folder / "data")
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        try:
+            assert tiny.run_child(generate_as_nobody, folder) == 0
+        finally:
+            for path in (folder, *folder.rglob("*")):
+                path.chmod(0o755)
+
+
 def test_read_only_folder_is_our_error():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -28,7 +28,7 @@ def points(tmp_path_factory) -> list[str]:
 
 def num_safe(folder: Path) -> int:
     """Samples in finished shards and in journals, counted from the sizes of the files."""
-    shards = {path.stem: path for path in folder.glob("data/*/*.hdf5")}
+    shards = {f"data-{path.parent.name}-{path.stem}": path for path in folder.glob("data/*/*.hdf5")}
     counts = {name: len(open_dataset(path)) for name, path in shards.items()}
     record = 3 * 5 * 7 * 4 + 32
     for journal in folder.glob("unfinished/*.journal"):
