@@ -11,6 +11,8 @@ from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError, DataError, NeuralopKitError
 
 DTYPES = ("float32", "float64")
+# One read of the system returns no more, and a chunk of HDF5 holds little more.
+MAX_FIELD_BYTES = 2**31 - 2**13
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Description:
         parameters: of the equation, by name.
 
     Raises:
-        ArgumentError: a name is used twice or cannot name a field in a file, or a unit is missing.
+        ArgumentError: a name is used twice or cannot name a field, a unit is missing, or a field is too large.
         DomainError: ``shape`` does not go with ``domain``.
     """
 
@@ -61,6 +63,10 @@ class Description:
         self.domain.check_shape(self.shape)
         if self.dtype not in DTYPES:
             raise ArgumentError(f"expected a dtype among {list(DTYPES)}, got {self.dtype!r}; take one of these")
+        if self.field_bytes > MAX_FIELD_BYTES:
+            raise ArgumentError(
+                f"expected at most {MAX_FIELD_BYTES} bytes per field, got {self.field_bytes}; use fewer points"
+            )
         if not self.input_names or not self.target_names:
             raise ArgumentError("expected at least one input and one target name, got none; name every channel")
         for name in (*self.field_names, *self.parameters):

@@ -166,14 +166,15 @@ class TestWriter:
             {"input_names": ("u" * 256,)},
             {"units": {"u": "1"}},
             {"dtype": "float16"},
+            {"shape": (2**29,)},
         ],
     )
     def test_bad_description_is_refused(self, changes):
         arguments = {"input_names": ("u",), "target_names": ("v",), **changes}
         names = (*arguments["input_names"], "v")
-        arguments.setdefault("units", {name: "1" for name in names})
+        arguments = {"shape": (4,), "units": {name: "1" for name in names}, **arguments}
         with pytest.raises(ArgumentError, match="expected"):
-            Description("simple", "v = u", Domain.periodic((1.0,)), (4,), **arguments)
+            Description("simple", "v = u", Domain.periodic((1.0,)), **arguments)
 
     def test_parameter_cannot_hide_an_attribute(self, tmp_path):
         parameters = {"complete": Parameter(1.0, "1", "a trap")}
