@@ -119,8 +119,8 @@ def _step(state: _State, operator: LinearMap, preconditioner: LinearMap) -> None
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Inner product of every item, shape ``(batch, 1, ...)``."""
     # Row sums first: the order of summation must not depend on the size of the batch or the number of threads.
-    rows = (a * b).sum(dim=-1).view(a.shape[0], -1)
-    return rows.sum(dim=1).view(-1, *[1] * (a.ndim - 1))
+    rows = (a * b).sum(dim=-1, keepdim=True)
+    return rows.sum(dim=tuple(range(1, a.ndim)), keepdim=True)
 
 
 def _relative_residual(operator: LinearMap, x: Tensor, rhs: Tensor) -> Tensor:

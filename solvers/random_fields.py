@@ -158,12 +158,13 @@ class GaussianRandomField:
 
     def _numbers(self, batch: int, num_modes: tuple[int, ...], generator: Generators) -> Tensor:
         """``xi`` of shape ``(batch, *num_modes)``, float64, on the device of the generator."""
-        numbers: Tensor | None = None
-        for block in self._blocks(num_modes):
-            drawn = standard_normal(batch, [side.stop - side.start for side in block], generator)
-            numbers = drawn.new_empty(batch, *num_modes) if numbers is None else numbers
+        blocks = list(self._blocks(num_modes))
+        draws = [standard_normal(batch, [side.stop - side.start for side in block], generator) for block in blocks]
+        numbers = draws[0].new_empty(batch, *num_modes)
+        for block, drawn in zip(blocks, draws, strict=True):
+            # The outermost blocks reach beyond the modes that are used.
             target = numbers[(slice(None), *block)]
-            target.copy_(drawn[(slice(None), *[slice(0, n) for n in target.shape[1:]])])
+            target.copy_(drawn[tuple(slice(0, n) for n in target.shape)])
         return numbers
 
     def _blocks(self, num_modes: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:

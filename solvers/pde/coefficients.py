@@ -9,7 +9,8 @@ from torch import Tensor
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError
 from neuralop_kit.solvers.nodes import Device
-from neuralop_kit.solvers.random_fields import GaussianRandomField, Generators
+from neuralop_kit.solvers.random_fields import GaussianRandomField
+from neuralop_kit.solvers.randomness import Generators
 
 
 class CoefficientDistribution(ABC):

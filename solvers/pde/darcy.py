@@ -32,7 +32,7 @@ class Darcy:
         domain: a box of one to three dimensions, Dirichlet on at least one axis; any nodes (``"cell"`` is the most
             accurate for discontinuous coefficients). The box may be any size and have different points per axis.
         linear_solver: :class:`MultigridCG`, or :class:`SparseDirect`, the default of ``style="fno"``.
-        style: ``"finite_volumes"``; or ``"fno"`` for what the FNO paper's generator does (:class:`SplineNodal`: less
+        style: ``"finite_volumes"``; or ``"fno"`` for what the FNO paper's generator does (:class:`SplineNodal`; less
             accurate, needed to equal its data); or a scheme, such as ``FiniteVolumes(domain, mean=arithmetic_mean)``.
 
     Raises:
@@ -102,7 +102,7 @@ class Darcy:
         a, u = self._check(coefficient, u)
         scheme, shape = self._finite_volumes(), tuple(a.shape[2:])
         network = scheme.network(a[:, 0])
-        result = network.fluxes(u[(slice(None), 0, *scheme.unknowns(shape))])
+        result = network.fluxes(u[:, 0][(slice(None), *scheme.unknowns(shape))])
         if boundary is not None:
             walls = scheme.wall_fluxes(network, boundary, shape)
             result = tuple(inner + wall for inner, wall in zip(result, walls, strict=True))
@@ -120,7 +120,7 @@ class Darcy:
         scheme = self._finite_volumes()
         inside = scheme.unknowns(tuple(a.shape[2:]))
         balance = sum_of_fluxes(fluxes) / scheme.volumes(a[:, 0])
-        return (balance - f[(slice(None), 0, *inside)]).unsqueeze(1)
+        return (balance - f[:, 0][(slice(None), *inside)]).unsqueeze(1)
 
     def _finite_volumes(self) -> FiniteVolumes:
         """The scheme, where it balances fluxes on the grid of the fields."""

@@ -26,7 +26,7 @@ class MultigridCycle:
 
     Works for any number of nodes per axis, odd or even. Iterations of conjugate gradients to 1e-12: about 11 in 2-D
     and 13 in 3-D at contrast 4 or for smooth log-normal coefficients, whatever the resolution; contrasts of 1000 at
-    random interfaces take 40 to 80, which grow slowly with the resolution.
+    random interfaces take 40 to 80 in 2-D and twice as many in 3-D, and grow slowly with the resolution.
 
     Args:
         network: positive conductances; its dtype is the one in which the cycle works.

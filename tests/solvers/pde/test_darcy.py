@@ -355,6 +355,13 @@ def test_nothing_flows_without_a_source():
     assert info.converged.all()
 
 
+@pytest.mark.parametrize("linear_solver", [MultigridCG(), SparseDirect()], ids=["multigrid", "direct"])
+def test_empty_batches_pass(linear_solver):
+    u, info = Darcy(SQUARE, linear_solver=linear_solver).solve(torch.ones(0, 1, 12, 12), 1.0)
+    assert u.shape == (0, 1, 12, 12)
+    assert info.status.shape == (0,)
+
+
 # ---- gradients
 
 
