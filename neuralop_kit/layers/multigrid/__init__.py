@@ -9,9 +9,13 @@ Jacobi                smoother: all points at once
 Chebyshev             smoother: all points at once, the best factors for several sweeps
 RedBlack              smoother: Gauss-Seidel in two colours
 Smoother              base of the three
+contraction_factor    spectral radius of the error after one cycle
+condition_number      of the preconditioned system
+symmetry_defect       how far a layer is from its adjoint
 Transfers             full weighting and linear interpolation between neighbouring grids, exact at walls
 """
 
+from neuralop_kit.layers.multigrid.diagnostics import condition_number, contraction_factor, symmetry_defect
 from neuralop_kit.layers.multigrid.initialization import EllipticKernels, Initialization, RandomKernels
 from neuralop_kit.layers.multigrid.operator import MultigridOperator
 from neuralop_kit.layers.multigrid.reference import ReferenceMultigrid
@@ -28,5 +32,8 @@ __all__ = [
     "Chebyshev",
     "RedBlack",
     "Smoother",
+    "contraction_factor",
+    "condition_number",
+    "symmetry_defect",
     "Transfers",
 ]

@@ -96,23 +96,25 @@ class KernelHierarchy:
     def add_detail(self, level: int, f: Tensor, kind: str, *, num_owned: int) -> Tensor:
         """The operator on a level without kernels of its own: the coarser one, and sweeps on what that cannot see.
 
-            L_l f = P L_{l-1} (J f) + smooth(f - P J f),      J: values at the coarse points
+            L_l f = Q L_{l-1} (J f) + smooth(f - Q J f),      J: values at the coarse points, Q: linear in between
 
-        For smooth ``f`` the second part is O(h^2) on level ``l``, so that refinement converges.
+        For smooth ``f`` the second part is O(h^2) on level ``l``, so that refinement converges. ``J Q = I`` matters in
+        networks: what the next layer's ``J`` takes from this layer is what it was trained on.
         """
         if level < num_owned:
             return run_cycle(self, level, f, None, kind)
         coarse = self.transfers.inject(f, self.shapes[level - 1])
         smooth_part = self.add_detail(level - 1, coarse, kind, num_owned=num_owned)
-        detail = f - self.transfers.prolong(coarse, self.shapes[level], free=True)
-        return self.prolong(level, smooth_part) + self.smooth(level, detail, None)
+        detail = f - self.transfers.reconstruct(coarse, self.shapes[level])
+        return self.transfers.reconstruct(smooth_part, self.shapes[level]) + self.smooth(level, detail, None)
 
     def interpolate(self, level: int, f: Tensor, kind: str, *, num_owned: int) -> Tensor:
-        """The operator of the last level with kernels of its own, between values there: ``P ... P L J ... J f``."""
+        """The operator of the last level with kernels of its own, between values there: ``Q ... Q L J ... J f``."""
         if level < num_owned:
             return run_cycle(self, level, f, None, kind)
         coarse = self.transfers.inject(f, self.shapes[level - 1])
-        return self.prolong(level, self.interpolate(level - 1, coarse, kind, num_owned=num_owned))
+        inner = self.interpolate(level - 1, coarse, kind, num_owned=num_owned)
+        return self.transfers.reconstruct(inner, self.shapes[level])
 
     def _sweep(self, level: int, f: Tensor, u: Tensor | None, sweeps: range) -> Tensor | None:
         for index in sweeps:

@@ -32,8 +32,8 @@ class MultigridOperator(nn.Module):
     solver for ``A``, and it can be read as one at any time during training.
 
     Exact: linear in ``u``; periodic axes commute with shifts by ``2^(levels - 1)`` points; Neumann axes with even
-    reflection and Dirichlet axes with odd reflection about the wall if the stencils are symmetric; the result vanishes
-    on Dirichlet walls. On ``vertex`` nodes values of ``u`` on Dirichlet walls are not used.
+    reflection and Dirichlet axes with odd reflection about the wall, if the stencils are symmetric and have the grid's
+    own level; the result vanishes on Dirichlet walls. On ``vertex`` nodes values of ``u`` there are not used.
 
     Resolution: levels are counted from the coarse end. Level ``l`` lives on ``coarsest * 2^l`` intervals per axis
     whatever the resolution of ``u``, and its stencils belong to that physical size. Finer grids than the last level
@@ -50,9 +50,9 @@ class MultigridOperator(nn.Module):
         coarsest: intervals of level 0 along the shortest side, the others in proportion; or one number per axis.
         coarsest_sweeps: sweeps on level 0; at least 2; by default ``pre + post`` or 2.
         shared_system: one ``A`` per level (the paper); otherwise one per sweep.
-        fine_levels: on grids finer than the last level, with ``J`` the values at the coarser points,
-            ``"detail"``: ``P L (J f) + B (f - P J f)``; ``"interpolate"``: ``P L (J f)``; ``"repeat"``: full cycles
-            with the last level's stencils, which a solver needs but which has no limit for random stencils.
+        fine_levels: on grids finer than the last level, with ``J`` the values at the coarser points and ``Q`` linear
+            between them, ``"detail"``: ``Q L (J f) + B (f - Q J f)``; ``"interpolate"``: ``Q L (J f)``; ``"repeat"``:
+            full cycles with the last level's stencils, which a solver needs but which has no limit for other stencils.
         smoother: :class:`Jacobi`, :class:`Chebyshev` or :class:`RedBlack`: colours, and the factors of
             :class:`EllipticKernels`.
         initialization: :class:`RandomKernels` or :class:`EllipticKernels`.

@@ -95,9 +95,7 @@ class ReferenceMultigrid(nn.Module):
         systems = [num_iterations[0] - 1, *num_iterations[1:]]
         self.smoothers = nn.ParameterList(kernels(n, in_channels, out_channels) for n in num_iterations)
         self.systems = nn.ParameterList(kernels(n, out_channels, in_channels) for n in systems)
-        self.smoother_biases = nn.ParameterList(
-            biases(n, in_channels, out_channels) for n in num_iterations if bias
-        )
+        self.smoother_biases = nn.ParameterList(biases(n, in_channels, out_channels) for n in num_iterations if bias)
         self.system_biases = nn.ParameterList(biases(n, out_channels, in_channels) for n in systems if bias)
         self.restrictions = nn.ParameterList(kernels(1, in_channels, in_channels) for _ in sizes)
         self.starts = nn.ParameterList(kernels(1, out_channels, out_channels) for _ in sizes)

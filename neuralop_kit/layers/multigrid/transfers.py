@@ -28,6 +28,8 @@ class Step:
 UNCHANGED = Step()
 AVERAGE, LINEAR = (0.25, 0.5, 0.25), (0.5, 1.0, 0.5)
 CELL_AVERAGE, CELL_LINEAR = (0.5, 0.5), (0.25, 0.75, 0.75, 0.25)
+# Mean plus or minus a quarter of the central slope, so that the mean of two cells is what it was.
+CELL_SLOPES = (-0.125, 0.125, 1.0, 1.0, 0.125, -0.125)
 
 
 def restriction_step(axis: Axis) -> Step:
@@ -46,9 +48,11 @@ def prolongation_step(axis: Axis) -> Step:
     return Step(LINEAR, stride=2, crop=int(axis.boundary == "neumann"))
 
 
-def free_prolongation_step(axis: Axis) -> Step:
-    """The same between Dirichlet walls, for functions that do not vanish there."""
-    if axis.boundary == "dirichlet" and axis.nodes != "cell":
+def reconstruction_step(axis: Axis) -> Step:
+    """Linear too, but a right inverse of injection, and indifferent to what holds at walls."""
+    if axis.nodes == "cell":
+        return Step(CELL_SLOPES, before=True, after=True, stride=2, crop=4)
+    if axis.boundary == "dirichlet":
         return Step(LINEAR, before=True, after=True, stride=2, crop=2)
     return prolongation_step(axis)
 
@@ -59,6 +63,8 @@ class Transfers(nn.Module):
         P  samples the coarse function, linear between its points, at the fine points
         R  averages the fine function over neighbours (1/4, 1/2, 1/4) and samples it at the coarse points;
            on cell centres sampling alone is the mean of two cells
+        J  samples the fine function at the coarse points
+        Q  is like P, but keeps what J sees (J Q = I) and continues functions straight to the walls
 
     Where the spacing doubles these are full weighting and bilinear interpolation, one depthwise convolution each.
     Where it does not, and the ratio is something else, they are sampled axis by axis. Constants are kept to rounding,
@@ -81,6 +87,7 @@ class Transfers(nn.Module):
         self.axes = tuple(axes)
         self._hold("restriction", restriction_step)
         self._hold("prolongation", prolongation_step)
+        self._hold("reconstruction", reconstruction_step)
 
     def restrict(self, u: Tensor, shape: Shape) -> Tensor:
         """``R u`` on the coarser grid ``shape``."""
@@ -96,15 +103,29 @@ class Transfers(nn.Module):
             u = sample(u, axis, dim, shape[dim - 2], rule)
         return u
 
-    def prolong(self, u: Tensor, shape: Shape, *, free: bool = False) -> Tensor:
-        """``P u`` on the finer grid ``shape``; ``free`` continues ``u`` straight to the walls, whatever they are."""
-        rules = [free_extension_of(axis) if free else extension_of(axis) for axis in self.axes]
-        steps, rest = self._split(u, shape, free_prolongation_step if free else prolongation_step)
+    def prolong(self, u: Tensor, shape: Shape) -> Tensor:
+        """``P u`` on the finer grid ``shape``, for functions that obey the conditions at walls."""
+        return self._refine(u, shape, "prolongation", prolongation_step, extension_of)
+
+    def reconstruct(self, u: Tensor, shape: Shape) -> Tensor:
+        """``Q u`` on the finer grid ``shape``, for any function; ``J Q u = u`` on nested grids."""
+        return self._refine(u, shape, "reconstruction", reconstruction_step, free_extension_of)
+
+    def _refine(
+        self,
+        u: Tensor,
+        shape: Shape,
+        name: str,
+        step_of: Callable[[Axis], Step],
+        rule_of: Callable[[Axis], Extension],
+    ) -> Tensor:
+        rules = [rule_of(axis) for axis in self.axes]
+        steps, rest = self._split(u, shape, step_of)
         if len(rest) < len(self.axes):
             u = self._extend(u, steps, rules)
             u = depthwise_transposed(
                 u,
-                self._lines("prolongation", steps),
+                self._lines(name, steps),
                 stride=tuple(step.stride for step in steps),
                 crop=tuple(step.crop for step in steps),
             )
@@ -116,7 +137,7 @@ class Transfers(nn.Module):
         return u
 
     def inject(self, u: Tensor, shape: Shape) -> Tensor:
-        """The function itself at the coarse points: values of common points, linear in between where there are none."""
+        """``J u``: the function itself at the coarse points; linear in between where these are no fine points."""
         for dim, (axis, size) in enumerate(zip(self.axes, shape, strict=True), start=2):
             if axis.nodes != "cell" and is_nested(axis, size, u.shape[dim]):
                 u = u.movedim(dim, 0)[int(axis.placement.offset) :: 2].movedim(0, dim)
