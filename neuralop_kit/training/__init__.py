@@ -1,14 +1,15 @@
 """Losses, trainer, checkpoints, saved models.
 
 Trainer                   the loop: any optimizer, several resolutions, killed and resumed without a trace
-EarlyStopping, Checkpoints, PerStep, TensorBoardLog       what a trainer may be given
-relative_l2, relative_h1  quadrature-weighted relative errors; ``RelativeL2``, ``RelativeH1`` as objects with residuals
-nrmse, vrmse, crmse ...   the measures of PDEBench, The Well and APEBench, by their own definitions
+EarlyStopping, Checkpoints, PerStep, PerEpoch, TensorBoardLog     what a trainer may be given
+relative_l2, relative_h1  quadrature-weighted relative errors; RelativeL2, RelativeH1 as objects with residuals
+nrmse, nrmse_per_step, vrmse, crmse, max_error, boundary_rmse, frmse_bands, error_shells, PDEBENCH_BANDS
+                          the measures of PDEBench, The Well and APEBench, by their own definitions
 rollout, rollout_errors   autoregressive prediction and its error after each step
-Normalized                a model in physical units around one in normalised ones; ``ChannelStatistics``
+Normalized                a model in physical units around one in normalised ones, by ChannelStatistics
 save_model, load_model    a trained operator is one folder
 process_group             join the processes that ``torchrun`` started
-CheckpointFolder          the checkpoints of a run, for tools of your own; ``Snapshot``
+CheckpointFolder          the checkpoints of a run, for tools of your own; Snapshot is what one holds
 """
 
 from neuralop_kit.datasets.statistics import ChannelStatistics

@@ -65,11 +65,11 @@ class Batches(Dataset[tuple[Tensor, Tensor, int, int]]):
         which, samples = self.order[index]
         # Contiguous parts whose lengths differ by at most one.
         mine = samples.tensor_split(self.world_size)[self.rank]
-        with _seeded(stream_seed(self.seed, self.epoch, index, self.rank)):
-            # A process without samples takes part with one of no weight: all must meet in the same collectives.
-            source, target = _read(self.datasets[which], mine if len(mine) else samples[:1])
+        # A process without samples takes part with one of no weight: all must meet in the same collectives.
+        wanted = mine if len(mine) else samples[:1]
+        source, target = _read(self.datasets[which], wanted, seed=stream_seed(self.seed, self.epoch, index, self.rank))
         if not source.is_cuda:  # data kept on a GPU were checked before training; to ask again would stall it
-            check_finite(source, target, samples=mine if len(mine) else samples[:1], name=str(which))
+            check_finite(source, target, samples=wanted, name=str(which))
         return source, target, len(mine), len(samples)
 
     def loader(self, *, start: int = 0, num_workers: int = 0, pin_memory: bool = False) -> Iterable[Any]:
@@ -110,16 +110,13 @@ def check_named(datasets: Mapping[str, PairDataset]) -> Mapping[str, PairDataset
     return datasets
 
 
-def _read(dataset: PairDataset, samples: Tensor) -> tuple[Tensor, Tensor]:
-    """The samples as one batch, in one access where the dataset offers it."""
+def _read(dataset: PairDataset, samples: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
+    """The samples as one batch, in one access where the dataset offers it; its random draws start from ``seed``."""
     if isinstance(dataset, TensorDataset):
         batch: Any = tuple(tensor[samples] for tensor in dataset.tensors)
-    elif hasattr(dataset, "read"):
-        batch = dataset.read(samples.tolist())
-    elif hasattr(dataset, "__getitems__"):
-        batch = default_collate(dataset.__getitems__(samples.tolist()))
     else:
-        batch = default_collate([dataset[index] for index in samples.tolist()])
+        with _seeded(seed):
+            batch = _ask(dataset, samples.tolist())
     if not isinstance(batch, list | tuple) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
         raise ShapeError(
             f"expected items (input, target) of two tensors, got {type(batch).__name__}; "
@@ -128,9 +125,19 @@ def _read(dataset: PairDataset, samples: Tensor) -> tuple[Tensor, Tensor]:
     return batch[0], batch[1]
 
 
+def _ask(dataset: PairDataset, indices: list[int]) -> Any:
+    if hasattr(dataset, "read"):
+        return dataset.read(indices)
+    if hasattr(dataset, "__getitems__"):
+        return default_collate(dataset.__getitems__(indices))
+    return default_collate([dataset[index] for index in indices])
+
+
 def check_finite(*fields: Tensor, samples: Tensor, name: str) -> None:
     """Raise a :class:`NonFiniteError` that names the bad samples of this dataset; ``fields`` are input and target."""
     for field, side in zip(fields, ("input", "target"), strict=False):
+        if torch.isfinite(field.sum()):
+            continue  # one cheap pass; a sum that overflows is looked at more closely
         good = torch.isfinite(field).flatten(start_dim=1).all(dim=1).cpu()
         if not good.all():
             raise NonFiniteError(

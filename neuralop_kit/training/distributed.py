@@ -1,7 +1,7 @@
 """The little that training needs to know about other processes; everything here is a no-op when there is only one."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -61,12 +61,20 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
-def max_over_ranks(values: Tensor) -> Tensor:
-    """Maximum of a small tensor over all processes."""
-    if is_distributed():
-        values = values.clone()
-        dist.all_reduce(values, op=dist.ReduceOp.MAX)
-    return values
+def sum_numbers(values: Sequence[float], device: torch.device) -> list[float]:
+    """Sums of numbers over all processes, in float64; ``device`` is where the backend works."""
+    if not is_distributed():
+        return list(values)
+    return sum_over_ranks(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
+
+
+def min_number(value: float, device: torch.device) -> float:
+    """Smallest of a number over all processes."""
+    if not is_distributed():
+        return value
+    smallest = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.all_reduce(smallest, op=dist.ReduceOp.MIN)
+    return float(smallest)
 
 
 def gather(value: Any) -> list[Any]:

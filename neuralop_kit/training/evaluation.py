@@ -41,9 +41,9 @@ def evaluate(
             counts.append(num_samples)
     # Brought to the host once, at the end, and summed in float64.
     weights = torch.tensor(counts, dtype=torch.float64)
-    sums = torch.cat([weights @ torch.stack(values).cpu().double(), weights.sum().reshape(1)])
-    totals = distributed.sum_over_ranks(sums.to(values[0].device)).tolist()
-    return {name: total / totals[-1] for name, total in zip(metrics, totals, strict=False)}
+    sums = weights @ torch.stack(values).cpu().double()
+    *totals, count = distributed.sum_numbers([*sums.tolist(), sum(counts)], values[0].device)
+    return {name: total / count for name, total in zip(metrics, totals, strict=True)}
 
 
 def check_data(model: nn.Module, datasets: Mapping[str, PairDataset], *, move: Callable[[Tensor], Tensor]) -> None:

@@ -25,15 +25,19 @@ class RelativeLoss(ABC):
         self.domain = domain
 
     @abstractmethod
-    def features(self, u: Tensor) -> Tensor:
-        """Linear in ``u``, ``(batch, num_features)``: the Euclidean norm is that of the sample, up to a constant."""
+    def features(self, u: Tensor, roots: Tensor | None) -> Tensor:
+        """Linear in ``u``, ``(batch, num_features)``: the Euclidean norm is that of the sample, up to a constant.
+
+        ``roots`` are the square roots of the quadrature weights, or None when all weights are equal.
+        """
 
     def per_sample(self, prediction: Tensor, target: Tensor) -> Tensor:
         """``|prediction - target| / |target|`` of each sample, shape ``(batch,)``; a target of zero gives infinity."""
         prediction, target = comparable(prediction, target)
         # vector_norm has the subgradient zero at zero, where the square root of a sum has none.
-        error = torch.linalg.vector_norm(self.features(prediction - target), dim=1)
-        return error / torch.linalg.vector_norm(self.features(target), dim=1)
+        roots = root_weights(target, self.domain)
+        error = torch.linalg.vector_norm(self.features(prediction - target, roots), dim=1)
+        return error / torch.linalg.vector_norm(self.features(target, roots), dim=1)
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Mean over the batch of :meth:`per_sample`, a scalar."""
@@ -42,8 +46,9 @@ class RelativeLoss(ABC):
     def residual(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Signed real vector; its squared norm is the mean over the batch of the *squared* relative errors."""
         prediction, target = comparable(prediction, target)
-        size = torch.linalg.vector_norm(self.features(target), dim=1, keepdim=True) * target.shape[0] ** 0.5
-        scaled = self.features(prediction - target) / size
+        roots = root_weights(target, self.domain)
+        size = torch.linalg.vector_norm(self.features(target, roots), dim=1, keepdim=True) * target.shape[0] ** 0.5
+        scaled = self.features(prediction - target, roots) / size
         return (torch.view_as_real(scaled) if scaled.is_complex() else scaled).reshape(-1)
 
     def __repr__(self) -> str:
@@ -59,9 +64,9 @@ class RelativeL2(RelativeLoss):
     (0.25, torch.Size([324]))
     """
 
-    def features(self, u: Tensor) -> Tensor:
+    def features(self, u: Tensor, roots: Tensor | None) -> Tensor:
         """``sqrt(weight) * u`` at every point."""
-        return weighted(u, self.domain).flatten(start_dim=1)
+        return (u if roots is None else u * roots).flatten(start_dim=1)
 
 
 class RelativeH1(RelativeLoss):
@@ -73,10 +78,10 @@ class RelativeH1(RelativeLoss):
         super().__init__(domain)
         self.box = domain
 
-    def features(self, u: Tensor) -> Tensor:
+    def features(self, u: Tensor, roots: Tensor | None) -> Tensor:
         """``sqrt(weight)`` times the values and every first derivative."""
         parts = [u, *(derivative(u, self.box, axis) for axis in range(self.box.num_dims))]
-        return torch.cat([weighted(part, self.box).flatten(start_dim=1) for part in parts], dim=1)
+        return torch.cat([(p if roots is None else p * roots).flatten(start_dim=1) for p in parts], dim=1)
 
 
 def relative_l2(prediction: Tensor, target: Tensor, *, domain: Domain | None = None, reduction: str = "mean") -> Tensor:
@@ -167,19 +172,19 @@ def comparable(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return prediction.to(dtype), target.to(dtype)
 
 
-def weighted(u: Tensor, domain: Domain | None) -> Tensor:
-    """``u`` times the square roots of the quadrature weights, up to a constant, which no ratio of norms sees."""
+def root_weights(u: Tensor, domain: Domain | None) -> Tensor | None:
+    """Square roots of the quadrature weights, up to a constant, which no ratio of norms sees; None if all are equal."""
     if domain is None:
-        return u
+        return None
     shape = u.shape[-domain.num_dims :]
     domain.check_shape(shape)
     axes = zip(domain.axes, shape, strict=True)
     if not isinstance(domain, SphereDomain) and all(axis.placement.end_weights(n) == (1.0, 1.0) for axis, n in axes):
-        return u
+        return None
     roots = torch.ones((), dtype=u.real.dtype if u.is_complex() else u.dtype, device=u.device)
     for i, n in enumerate(shape):
         roots = roots.unsqueeze(-1) * domain.axis_weights(i, n, device=u.device).sqrt().to(roots.dtype)
-    return u * roots
+    return roots
 
 
 def reduced(values: Tensor, reduction: str) -> Tensor:

@@ -1,5 +1,6 @@
 """How far a run has come: counters, history, the best value, and when to stop."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -92,43 +93,57 @@ class Progress:
 
 
 class RunningLoss:
-    """Mean loss of the epoch under way, kept on the device so that no step waits for the host.
+    """Mean loss of the epoch under way; losses wait on the device, so that no step waits for the host.
 
-    The fourth number is the first step at which the loss was not finite, or infinity.
+    Summed in float64 and in order, so that the mean does not depend on how often it is looked at.
     """
 
     def __init__(self, device: torch.device) -> None:
-        # Sum and count in fp64: exact enough to be independent of how often a run was interrupted. MPS has fp32 only.
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        self.sums = torch.zeros(2, dtype=dtype, device=device)
-        self.first_bad = torch.full((1,), torch.inf, dtype=dtype, device=device)
+        self.device = device
+        self.total, self.count = 0.0, 0
+        self._first_bad = math.inf
+        self._waiting: list[tuple[Tensor, int, int]] = []
 
     def add(self, loss: Tensor, num_samples: int, step: int) -> None:
         """Add the mean loss of ``num_samples`` samples, seen at ``step``."""
-        self.sums += torch.stack([loss.to(self.sums.dtype), torch.ones_like(self.sums[0])]) * num_samples
-        self.first_bad = torch.where(loss.isfinite(), self.first_bad, self.first_bad.clamp(max=step))
+        self._waiting.append((loss, num_samples, step))
 
     def first_bad_step(self) -> int | None:
         """First step of the epoch whose loss was not finite in any process; waits for the device."""
-        first = -distributed.max_over_ranks(-self.first_bad).item()
-        return None if first == float("inf") else int(first)
+        self._collect()
+        first = distributed.min_number(self._first_bad, self.device)
+        return None if math.isinf(first) else int(first)
 
     def mean(self) -> float:
         """Mean over all samples of all processes so far."""
-        total, count = distributed.sum_over_ranks(self.sums).tolist()
-        return float(total / count)
+        self._collect()
+        total, count = distributed.sum_numbers([self.total, self.count], self.device)
+        return total / count
 
     def reset(self) -> None:
         """Begin a new epoch."""
-        self.sums.zero_()
+        self._collect()
+        self.total, self.count = 0.0, 0
 
-    def state(self) -> list[Tensor]:
-        """The sums of every process, for a checkpoint."""
-        return [torch.tensor(values, dtype=self.sums.dtype) for values in distributed.gather(self.sums.tolist())]
+    def state(self) -> list[tuple[float, int]]:
+        """Sum and count of every process, for a checkpoint."""
+        self._collect()
+        return distributed.gather((self.total, self.count))
 
-    def load(self, state: Sequence[Tensor]) -> None:
+    def load(self, state: Sequence[tuple[float, int]]) -> None:
         """Continue from :meth:`state`; the sums move to rank 0 when the number of processes has changed."""
-        if len(state) == distributed.world_size():
-            self.sums.copy_(state[distributed.rank()])
-        else:
-            self.sums.copy_(torch.stack(list(state)).sum(dim=0) * (distributed.rank() == 0))
+        if len(state) != distributed.world_size():
+            state = [(sum(total for total, _ in state), sum(count for _, count in state))]
+        mine = distributed.rank()
+        self.total, self.count = state[mine] if mine < len(state) else (0.0, 0)
+
+    def _collect(self) -> None:
+        if not self._waiting:
+            return
+        losses, counts, steps = zip(*self._waiting, strict=True)
+        self._waiting.clear()
+        for loss, count, step in zip(torch.stack(losses).tolist(), counts, steps, strict=True):
+            if not math.isfinite(loss):
+                self._first_bad = min(self._first_bad, step)
+            self.total += loss * count
+            self.count += count
