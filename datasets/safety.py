@@ -17,6 +17,8 @@ MAX_ATTRIBUTE_BYTES = 2**20
 # The best that deflate can do is about 1032 to 1; what claims more is a bomb.
 MAX_COMPRESSION = 1100
 
+KINDS = {bool: "a boolean", int: "an integer", float: "a number", bytes: "text of fixed length"}
+
 # Everything that h5py is known to raise when a file is damaged.
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError, OverflowError)
 
@@ -80,7 +82,7 @@ def attribute(item: h5py.Group | h5py.Dataset, name: str, kind: type) -> Any:
             return value
         found = type(value).__name__
     raise DataError(
-        f"expected a {kind.__name__} as attribute {name!r} at {item.name} of {item.file.filename}, got {found}; "
+        f"expected {KINDS[kind]} as attribute {name!r} at {item.name} of {item.file.filename}, got {found}; "
         "the file was changed or comes from elsewhere"
     )
 
