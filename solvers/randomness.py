@@ -31,17 +31,6 @@ def uniform(batch: int, size: Sequence[int], generator: Generators) -> Tensor:
     return _draw(torch.rand, batch, size, generator)
 
 
-def child_generators(batch: int, count: int, generator: Generators) -> list[torch.Generator]:
-    """``batch * count`` new generators, ``count`` per sample, for states made of several random fields.
-
-    One number per child is drawn, so that what the children are used for never shifts the stream of their parent: a
-    second field stays the same function when the first one is sampled on a finer grid.
-    """
-    place = torch.device("cpu")
-    seeds = (uniform(batch, (count,), generator) * 2**53).long().flatten().tolist()
-    return [torch.Generator(place).manual_seed(seed) for seed in seeds]
-
-
 def _draw(law: Callable[..., Tensor], batch: int, size: Sequence[int], generator: Generators) -> Tensor:
     """Numbers of one law."""
     if generator is not None and not isinstance(generator, torch.Generator):

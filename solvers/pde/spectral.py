@@ -14,7 +14,7 @@ from neuralop_kit.solvers.pde.exponential import ETDRK4, ExponentialMethod, Nonl
 from neuralop_kit.solvers.pde.reflection import EvenExtension
 from neuralop_kit.solvers.pde.spectral_grid import SpectralGrid
 from neuralop_kit.solvers.random_fields import GaussianRandomField
-from neuralop_kit.solvers.randomness import Generators, child_generators
+from neuralop_kit.solvers.randomness import Generators
 
 
 class SpectralStepper(ABC):
@@ -122,9 +122,15 @@ class SpectralStepper(ABC):
         device: Device = None,
     ) -> Tensor:
         """Random smooth states, the same functions at any resolution: ``(batch, num_channels, *shape)``."""
-        children = child_generators(batch, self.num_channels, generator)
-        fields = self.random_field().sample(len(children), shape, generator=children, dtype=dtype, device=device)
-        return self.state_of(fields.unflatten(0, (batch, self.num_channels)).squeeze(2))
+        field, channels = self.random_field(), self.num_channels
+        # The channels of a sample are drawn together: one after the other, the second would be another function on
+        # every grid, because the first takes more numbers on a finer one.
+        if generator is None or isinstance(generator, torch.Generator):
+            fields = field.sample(batch * channels, shape, generator=generator, dtype=dtype, device=device)
+        else:
+            parts = [field.sample(channels, shape, generator=g, dtype=dtype, device=device) for g in generator]
+            fields = torch.cat(parts)
+        return self.state_of(fields.unflatten(0, (batch, channels)).squeeze(2))
 
     def state_of(self, fields: Tensor) -> Tensor:
         """State made of Gaussian fields ``(batch, num_channels, *space)``; the fields themselves unless overridden."""
