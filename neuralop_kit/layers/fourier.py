@@ -16,13 +16,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from neuralop_kit.layers.constants import constant
 
 # Cost of an axis per real number on it; the unit is one kept mode of a dense product, that is two multiply-adds.
 # Measured in float32 on Zen 5 cores with MKL, where the unit is 0.04 ns on one core and 0.02 ns on two. There a dense
@@ -99,9 +99,8 @@ class AxisTransform(ABC):
         """Point values of the sum of the kept modes; on a one-sided line, of this sum plus its complex conjugate."""
 
     def constant(self, name: str, like: Tensor) -> Tensor:
-        """A constant of :data:`CONSTANTS` for this line, in the dtype and on the device of ``like``."""
-        line = self.line
-        return _constant(name, line.num_points, line.highest, line.offset, line.one_sided, like.dtype, like.device)
+        """A matrix or factor of this line, by the name of its rule, in the dtype and on the device of ``like``."""
+        return _CONSTANTS[name](self.line, like.dtype, like.device)
 
 
 class DenseDFT(AxisTransform):
@@ -109,11 +108,11 @@ class DenseDFT(AxisTransform):
 
     def to_modes(self, values: Tensor) -> Tensor:
         """``A u``."""
-        return _left_multiply(self.constant("analysis_matrix", values), values)
+        return left_multiply(self.constant("analysis_matrix", values), values)
 
     def to_points(self, modes: Tensor) -> Tensor:
         """``S c``."""
-        return _left_multiply(self.constant("synthesis_matrix", modes), modes)
+        return left_multiply(self.constant("synthesis_matrix", modes), modes)
 
 
 class FastDFT(AxisTransform):
@@ -148,9 +147,8 @@ class FastDFT(AxisTransform):
 
 
 def axis_transform(line: Line, rest: int, like: Tensor) -> AxisTransform:
-    """The cheaper of the two by :func:`dense_is_cheaper`; the FFT wherever the user has matrix products rounded."""
-    rounded = like.dtype == torch.float32 and _products_are_rounded(like.device.type)
-    return DenseDFT(line) if dense_is_cheaper(line, rest) and not rounded else FastDFT(line)
+    """The cheaper of the two, but the FFT wherever matrix products are rounded."""
+    return DenseDFT(line) if dense_is_cheaper(line, rest) and not products_are_rounded(like) else FastDFT(line)
 
 
 def dense_is_cheaper(line: Line, rest: int) -> bool:
@@ -197,13 +195,6 @@ def to_points(modes: Tensor, transforms: Sequence[AxisTransform]) -> Tensor:
     return x.reshape(batch, channels, *shape)
 
 
-def _left_multiply(matrix: Tensor, x: Tensor) -> Tensor:
-    """``matrix @ x`` for a batch of ``x``; a batch of vectors becomes one large product."""
-    if x.shape[2] == 1:
-        return (x[:, :, 0] @ matrix.T)[:, :, None]
-    return torch.matmul(matrix, x)
-
-
 def analysis_matrix(line: Line) -> NDArray[np.float64]:
     """Real form of :meth:`Line.analysis`, ``(2 num_modes, parts num_points)``."""
     blocks = _real_blocks(line.analysis())[:, : line.parts]
@@ -227,7 +218,8 @@ def synthesis_factor(line: Line) -> NDArray[np.float64]:
     return _pairs(line.synthesis()[0] * np.where(alone & line.one_sided, 2, 1))
 
 
-CONSTANTS = {rule.__name__: rule for rule in (analysis_matrix, synthesis_matrix, analysis_factor, synthesis_factor)}
+_RULES = (analysis_matrix, synthesis_matrix, analysis_factor, synthesis_factor)
+_CONSTANTS = {rule.__name__: constant(rule) for rule in _RULES}
 
 
 def _real_blocks(matrix: NDArray[np.complex128]) -> NDArray[np.float64]:
@@ -239,36 +231,19 @@ def _pairs(values: NDArray[np.complex128]) -> NDArray[np.float64]:
     return np.stack((values.real, values.imag), axis=-1)
 
 
-# Under torch.compile the constants become part of the graph.
-@torch.compiler.allow_in_graph
-def _constant(
-    name: str,
-    num_points: int,
-    highest: int,
-    offset: float,
-    one_sided: bool,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
-    line = Line(num_points, highest, offset, one_sided)
-    if device.type != "cpu":
-        return _on_device(name, line, dtype, device)
-    # Sharing the array's memory costs nothing. The tensor is not kept: made inside a tracer, it would be a fake one.
-    return torch.from_numpy(_array(name, line, dtype))
-
-
-@lru_cache(maxsize=128)
-def _array(name: str, line: Line, dtype: torch.dtype) -> NDArray[Any]:
-    return np.ascontiguousarray(CONSTANTS[name](line), dtype=np.float64 if dtype == torch.float64 else np.float32)
-
-
-@lru_cache(maxsize=128)
-def _on_device(name: str, line: Line, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.from_numpy(_array(name, line, dtype)).to(device)
+def left_multiply(matrix: Tensor, x: Tensor) -> Tensor:
+    """``matrix @ x`` for a batch of ``x``; a batch of vectors becomes one large product."""
+    if x.shape[2] == 1:
+        return (x[:, :, 0] @ matrix.T)[:, :, None]
+    return torch.matmul(matrix, x)
 
 
 @torch.compiler.assume_constant_result
 def _products_are_rounded(device_type: str) -> bool:
-    """Whether the user allows float32 matrix products in TF32 or bfloat16; a Fourier transform must not take part."""
     backend = torch.backends.cuda.matmul if device_type == "cuda" else torch.backends.mkldnn.matmul
     return backend.fp32_precision in ("tf32", "bf16")
+
+
+def products_are_rounded(like: Tensor) -> bool:
+    """Whether the user lets matrix products of such tensors run in TF32 or bfloat16, as no transform here may."""
+    return like.dtype == torch.float32 and _products_are_rounded(like.device.type)

@@ -1,13 +1,17 @@
 """SpectralConv: a global convolution, learned mode by mode."""
 
+import functools
 import math
 import operator
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from neuralop_kit.layers.fourier import plan, to_modes, to_points
+from neuralop_kit.layers.constants import constant
+from neuralop_kit.layers.fourier import AxisTransform, plan, to_modes, to_points
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError, DomainError, ShapeError
 
@@ -69,7 +73,7 @@ class SpectralConv(nn.Module):
             raise ArgumentError(f"expected at least one channel in and out, got {in_channels} and {out_channels}")
         if domain is not None and not (domain.is_periodic and domain.num_dims == len(modes)):
             raise DomainError(
-                f"expected a periodic domain with {len(modes)} axes, got {domain}; wrap the layer in Extended"
+                f"expected a periodic domain with {len(modes)} axes, got {domain}; use BoundedSpectralConv for walls"
             )
         self.in_channels, self.out_channels = in_channels, out_channels
         self.modes = tuple(modes)
@@ -87,12 +91,12 @@ class SpectralConv(nn.Module):
         highest = tuple(min(m, n // 2, o // 2) for m, n, o in zip(self.highest, shape, output_shape, strict=True))
         with torch.autocast(u.device.type, enabled=False):
             x = u.to(torch.promote_types(u.dtype, torch.float32))
-            modes = to_modes(x, plan(shape, highest, self._offsets(), x))
+            modes = to_modes(x, self._plan(shape, highest, x))
             # On the plane k_1 = 0 both signs are there; of each pair the second one stays.
             centre = math.prod([2 * m + 1 for m in highest[1:]]) // 2
             mixed = _mix(modes[:, :, centre:], self._kept_weight(highest).to(x.dtype))
             mixed = nn.functional.pad(mixed, (0, 0, centre, 0))
-            v = to_points(mixed, plan(output_shape, highest, self._offsets(), x))
+            v = to_points(mixed, self._plan(output_shape, highest, x))
         return v.to(u.dtype)
 
     def _check(self, u: Tensor, output_shape: Sequence[int] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -113,17 +117,16 @@ class SpectralConv(nn.Module):
             )
         return shape, tuple(operator.index(n) for n in output_shape)
 
-    def _offsets(self) -> list[float]:
-        """Position of the first point on each axis, in spacings."""
-        if self.domain is None:
-            return [0.0] * len(self.modes)
-        return [axis.placement.offset for axis in self.domain.axes]
+    def _plan(self, shape: tuple[int, ...], highest: tuple[int, ...], like: Tensor) -> list[AxisTransform]:
+        """How each axis of a grid is transformed."""
+        offsets = [0.0] * len(shape) if self.domain is None else [axis.placement.offset for axis in self.domain.axes]
+        return plan(shape, highest, offsets, like)
 
     def _kept_weight(self, highest: tuple[int, ...]) -> Tensor:
         """Matrices of the modes that both grids carry."""
         if highest == self.highest:
             return self.weight
-        return self.weight[_positions(self.highest, highest).to(self.weight.device)]
+        return self.weight[_positions(self.highest, highest, torch.int64, self.weight.device)]
 
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""
@@ -144,9 +147,9 @@ def _mix(modes: Tensor, weight: Tensor) -> Tensor:
     return mixed.permute(1, 2, 0, 3)
 
 
-@torch.compiler.allow_in_graph
-def _positions(highest: tuple[int, ...], kept: tuple[int, ...]) -> Tensor:
+@constant
+def _positions(highest: tuple[int, ...], kept: tuple[int, ...]) -> NDArray[np.int64]:
     """Where the modes ``|k_a| <= kept_a`` stand among the modes ``|k_a| <= highest_a`` of half a box."""
-    axes = [torch.arange(-m, m + 1).abs() <= limit for m, limit in zip(highest, kept, strict=True)]
-    inside = torch.cartesian_prod(*axes).view(-1, len(axes)).all(dim=1)
-    return inside[len(inside) // 2 :].nonzero()[:, 0]
+    axes = [np.abs(np.arange(-m, m + 1)) <= limit for m, limit in zip(highest, kept, strict=True)]
+    inside = functools.reduce(np.multiply.outer, axes).ravel()
+    return np.flatnonzero(inside[len(inside) // 2 :])
