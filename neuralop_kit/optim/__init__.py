@@ -7,16 +7,38 @@ SOAP              Adam in the eigenbasis of Shampoo; complex weights mode by mod
 M3                orthogonalised momentum at two time scales
 DeltaGD           gradient descent that forgets along the inputs of linear layers
 NVRM              neural variability on top of any optimizer
+
+From the vector of all residuals, ``step(residual_fn)``:
+Sven              truncated pseudo-inverse of the Jacobian
+GaussNewton       damped least squares
+SPRING            the same with momentum on the increment
+HIG               half-inverse gradients
+
+How far they go: AdaptiveHalving, Halving, GridSearch, Armijo, LevenbergMarquardt, FixedStep.
+How they get the Jacobian: Automatic, Ghost, BatchedVJP.
 """
 
 from neuralop_kit.optim.base import KitOptimizer
 from neuralop_kit.optim.delta_gd import DeltaGD
+from neuralop_kit.optim.gauss_newton import HIG, SPRING, GaussNewton
+from neuralop_kit.optim.gram.control import (
+    AdaptiveHalving,
+    Armijo,
+    FixedStep,
+    GridSearch,
+    Halving,
+    LevenbergMarquardt,
+    StepControl,
+)
+from neuralop_kit.optim.gram.engines import Automatic, BatchedVJP, Engine, Ghost
+from neuralop_kit.optim.gram.optimizer import GramOptimizer, StepInfo
 from neuralop_kit.optim.lion import Lion
 from neuralop_kit.optim.m3 import M3
 from neuralop_kit.optim.muon import Muon
 from neuralop_kit.optim.noise import Gaussian, Laplace, Noise, Rademacher, Uniform
 from neuralop_kit.optim.nvrm import NVRM
 from neuralop_kit.optim.soap import SOAP
+from neuralop_kit.optim.sven import Sven
 
 __all__ = [
     "Lion",
@@ -25,6 +47,23 @@ __all__ = [
     "M3",
     "DeltaGD",
     "NVRM",
+    "Sven",
+    "GaussNewton",
+    "SPRING",
+    "HIG",
+    "StepControl",
+    "AdaptiveHalving",
+    "Halving",
+    "GridSearch",
+    "Armijo",
+    "LevenbergMarquardt",
+    "FixedStep",
+    "Engine",
+    "Automatic",
+    "Ghost",
+    "BatchedVJP",
+    "StepInfo",
+    "GramOptimizer",
     "Noise",
     "Gaussian",
     "Laplace",

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from neuralop_kit.optim import KitOptimizer
-from tests.contracts.optimizer import OptimizerContract
+from tests.contracts.gradient_optimizer import GradientContract
 
 
 class Momentum(KitOptimizer):
@@ -36,7 +36,7 @@ class MomentumRule:
         return weight * (1 - self.lr * self.weight_decay) - self.lr * self.momentum
 
 
-class TestHonest(OptimizerContract):
+class TestHonest(GradientContract):
     lr = 0.2
     optimizer_class = Momentum
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from neuralop_kit.optim import Lion
 from neuralop_kit.solvers.errors import ArgumentError
-from tests.contracts.optimizer import OptimizerContract
+from tests.contracts.gradient_optimizer import GradientContract
 
 
 class LionRule:
@@ -28,7 +28,7 @@ class LionRule:
         return weight - self.lr * (sign + self.weight_decay * weight)
 
 
-class TestLion(OptimizerContract):
+class TestLion(GradientContract):
     lr = 1e-2
     foreach = True
     compiles = True

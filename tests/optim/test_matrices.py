@@ -10,7 +10,8 @@ from torch import nn
 from neuralop_kit.optim import M3, SOAP, Muon
 from neuralop_kit.optim.matrices import orthogonalize
 from neuralop_kit.solvers.errors import ArgumentError
-from tests.contracts.optimizer import OptimizerContract, Problem
+from tests.contracts.gradient_optimizer import GradientContract
+from tests.contracts.optimizer import Problem
 
 
 def matrices(array: np.ndarray) -> np.ndarray:
@@ -169,7 +170,7 @@ class AveragedM3:
         return max(1.0, g.shape[0] / g.shape[1]) ** 0.5 * (newton_schulz(self.m1) + self.o2) / scale
 
 
-class TestMuon(OptimizerContract):
+class TestMuon(GradientContract):
     lr = 2e-2
     foreach = True
     variants = ({}, {"nesterov": False})
@@ -211,7 +212,7 @@ class TestMuon(OptimizerContract):
         torch.testing.assert_close(ours.data, theirs.data, rtol=0, atol=5 * 0.05 * 1e-2 * 0.5)
 
 
-class TestSOAP(OptimizerContract):
+class TestSOAP(GradientContract):
     lr = 3e-2
     variants = ({"period": 3}, {"period": 10}, {"period": 2, "max_size": 3})
     phase_options: ClassVar[dict[str, Any]] = {"period": 3}
@@ -254,7 +255,7 @@ class TestSOAP(OptimizerContract):
             torch.testing.assert_close(basis.mH @ basis, eye, rtol=0, atol=1e-13)
 
 
-class TestM3(OptimizerContract):
+class TestM3(GradientContract):
     lr = 3e-4
     descent = 0.2
     variants = ({"mode": "ema", "period": 4}, {"mode": "paper", "period": 3})

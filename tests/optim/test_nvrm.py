@@ -10,7 +10,8 @@ from torch import nn
 
 from neuralop_kit.optim import NVRM, Gaussian, Laplace, Lion, Uniform
 from neuralop_kit.solvers.errors import ArgumentError
-from tests.contracts.optimizer import OptimizerContract, Problem, assert_same_weights
+from tests.contracts.gradient_optimizer import GradientContract
+from tests.contracts.optimizer import Problem, assert_same_weights
 
 BASES = {
     "sgd": lambda params: torch.optim.SGD(params, 0.05),
@@ -24,7 +25,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-class TestNVRM(OptimizerContract):
+class TestNVRM(GradientContract):
     """The contract, on Lion with little noise."""
 
     foreach = True

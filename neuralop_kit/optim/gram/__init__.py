@@ -1,0 +1,11 @@
+"""The engine room of the Gram family.
+
+residual      what a residual function may return
+kernels, recorder, rows    factors of the Jacobian per sample, from one backward pass
+pieces, jacobian           the Jacobian from its factors
+vjp, engines  ways to get it
+filters       what a step makes of each singular value
+systems       factorisations on the smaller side
+control       how far to go
+optimizer     all of it put together
+"""

@@ -1,0 +1,222 @@
+"""Step controls: how far to go along a direction, or how much to damp it, judged by the residual afterwards."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from neuralop_kit.optim.gram.filters import Damp, Filter
+from neuralop_kit.solvers.errors import ArgumentError
+
+
+class Linearized(Protocol):
+    """What a control sees of the problem: losses are 0.5 |r|^2, infinite where the residual is not finite."""
+
+    loss: float
+    filter: Filter
+
+    def direction(self, filter_: Filter) -> Tensor:
+        """The direction, learning rates included."""
+
+    def trial(self, direction: Tensor, size: float) -> float:
+        """The loss after ``size`` times the direction."""
+
+    def predicted(self, direction: Tensor, size: float) -> float:
+        """What the linear model says of :meth:`trial`."""
+
+    def slope(self, direction: Tensor) -> float:
+        """The derivative of the loss along the direction; negative downhill."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A step of ``size`` times ``direction``, after which the loss is ``loss``; None means to stay."""
+
+    direction: Tensor | None
+    size: float
+    loss: float
+
+
+class StepControl(ABC):
+    """Chooses a step. What it must remember between steps is in a dict of numbers that is saved with the state."""
+
+    @abstractmethod
+    def choose(self, problem: Linearized, memory: dict[str, Any]) -> Choice:
+        """The step to take."""
+
+
+@dataclass(frozen=True)
+class FixedStep(StepControl):
+    """Always the whole direction, whatever becomes of the loss; one call of the residual per step."""
+
+    def choose(self, problem: Linearized, memory: dict[str, Any]) -> Choice:
+        """All of it."""
+        return Choice(problem.direction(problem.filter), 1.0, float("nan"))
+
+
+@dataclass(frozen=True)
+class Halving(StepControl):
+    """Sizes 1, 1/2, 1/4, ...: goes on while the loss improves and takes the best; stays if nothing improves.
+
+    Args:
+        max_halvings: 30 reach 1e-9.
+    """
+
+    max_halvings: int = 30
+
+    def choose(self, problem: Linearized, memory: dict[str, Any]) -> Choice:
+        """The first local minimum of the grid that is better than staying."""
+        return _halve(problem, problem.direction(problem.filter), self.max_halvings)
+
+
+@dataclass(frozen=True)
+class AdaptiveHalving(StepControl):
+    """Halving, with a damping that rises after short steps and falls after long ones: safe far away, Newton-like near.
+
+        size < short    damping <- damping * factor
+        size >= long    damping <- damping / factor, not below ``least``
+
+    If no size improves, larger dampings are tried in the same step. Whether a step was good is asked of its size, not
+    of the decrease of the loss: a damping that is chosen for the largest decrease follows every valley floor.
+
+    Args:
+        factor: above 1.
+        short, long: sizes, ``short <= long``.
+        least: smallest damping, relative as that of :class:`Damp`.
+        max_tries: dampings per step.
+        max_halvings: of the last of them; the earlier ones are given up once a step is far too short.
+
+    Good values: the defaults, found on regression with MLPs and on Poisson and Burgers PINNs. The rule is ours.
+    """
+
+    factor: float = 1e4
+    short: float = 2.0**-6
+    long: float = 0.25
+    least: float = 1e-18
+    max_tries: int = 3
+    max_halvings: int = 30
+
+    def __post_init__(self) -> None:
+        if not (self.factor > 1.0 and 0.0 < self.short <= self.long <= 1.0):
+            raise ArgumentError(
+                f"expected factor > 1 and 0 < short <= long <= 1, got {self.factor}, {self.short}, {self.long}; "
+                "the defaults are a good start"
+            )
+
+    def choose(self, problem: Linearized, memory: dict[str, Any]) -> Choice:
+        """The first local minimum over sizes, for the first damping that has one."""
+        damping = memory.get("damping", _damp(problem).damping)
+        # Some halvings beyond `short` tell that the damping is too small.
+        enough = min(4 - round(math.log2(self.short)), self.max_halvings)
+        choice = Choice(None, 0.0, problem.loss)
+        for i in range(self.max_tries):
+            direction = problem.direction(replace(_damp(problem), damping=damping))
+            choice = _halve(problem, direction, self.max_halvings if i == self.max_tries - 1 else enough)
+            if choice.direction is not None:
+                break
+            damping *= self.factor
+        if choice.size >= self.long:
+            damping = max(damping / self.factor, self.least)
+        elif choice.direction is not None and choice.size < self.short:
+            damping *= self.factor
+        memory["damping"] = min(damping, 1.0)
+        return choice
+
+
+@dataclass(frozen=True)
+class GridSearch(StepControl):
+    """All sizes 1, 1/2, ..., 2^-30 are tried and the best is taken: the line search of the natural gradient papers.
+
+    Args:
+        max_halvings: 30, as in Mueller and Zeinhofer (2023).
+    """
+
+    max_halvings: int = 30
+
+    def choose(self, problem: Linearized, memory: dict[str, Any]) -> Choice:
+        """The minimum of the grid."""
+        direction = problem.direction(problem.filter)
+        sizes = [0.5**i for i in range(self.max_halvings + 1)]
+        trials = [Choice(direction, size, problem.trial(direction, size)) for size in sizes]
+        return min([Choice(None, 0.0, problem.loss), *trials], key=lambda choice: choice.loss)
+
+
+@dataclass(frozen=True)
+class Armijo(StepControl):
+    """The first of the sizes 1, 1/2, ... with ``loss(size) <= loss + c * size * slope``; stays if there is none.
+
+    Args:
+        c: share of the linear decrease that is asked for, in (0, 1).
+        max_halvings: 30 reach 1e-9.
+    """
+
+    c: float = 1e-4
+    max_halvings: int = 30
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.c < 1.0:
+            raise ArgumentError(f"expected c in (0, 1), got {self.c}; 1e-4 is usual")
+
+    def choose(self, problem: Linearized, memory: dict[str, Any]) -> Choice:
+        """The first size that decreases enough."""
+        direction = problem.direction(problem.filter)
+        slope = problem.slope(direction)
+        for size in [0.5**i for i in range(self.max_halvings + 1)]:
+            loss = problem.trial(direction, size)
+            if slope < 0 and loss <= problem.loss + self.c * size * slope:
+                return Choice(direction, size, loss)
+        return Choice(None, 0.0, problem.loss)
+
+
+@dataclass(frozen=True)
+class LevenbergMarquardt(StepControl):
+    """Whole steps, with a damping that follows the ratio of actual to predicted decrease.
+
+        ratio > 0: accept,  damping <- damping * max(1/3, 1 - (2 ratio - 1)^3),  growth <- 2
+        else:      damping <- damping * growth,  growth <- 2 growth,  and try again
+
+    Args:
+        max_tries: dampings per step; the last one is remembered if none is accepted.
+
+    Source: Nielsen (1999), "Damping parameter in Marquardt's method".
+    """
+
+    max_tries: int = 12
+
+    def choose(self, problem: Linearized, memory: dict[str, Any]) -> Choice:
+        """The first step that lowers the loss."""
+        damping, growth = memory.get("damping", _damp(problem).damping), memory.get("growth", 2.0)
+        choice = Choice(None, 0.0, problem.loss)
+        for _ in range(self.max_tries):
+            direction = problem.direction(replace(_damp(problem), damping=damping))
+            loss = problem.trial(direction, 1.0)
+            predicted = problem.loss - problem.predicted(direction, 1.0)
+            ratio = (problem.loss - loss) / predicted if predicted > 0 else 0.0
+            if loss < problem.loss and ratio > 0:
+                damping, growth = damping * max(1 / 3, 1 - (2 * ratio - 1) ** 3), 2.0
+                choice = Choice(direction, 1.0, loss)
+                break
+            damping, growth = damping * growth, 2 * growth
+        memory["damping"], memory["growth"] = min(max(damping, 1e-24), 1e6), min(growth, 1e6)
+        return choice
+
+
+def _halve(problem: Linearized, direction: Tensor, max_halvings: int) -> Choice:
+    """The first local minimum over the sizes 1, 1/2, ...; staying, if none is better."""
+    best = Choice(None, 0.0, problem.loss)
+    for i in range(max_halvings + 1):
+        loss = problem.trial(direction, 0.5**i)
+        if loss < best.loss:
+            best = Choice(direction, 0.5**i, loss)
+        elif best.direction is not None:
+            break
+    return best
+
+
+def _damp(problem: Linearized) -> Damp:
+    """The filter of a problem whose damping is to be adapted."""
+    if not isinstance(problem.filter, Damp):
+        raise ArgumentError(f"expected a damped filter to adapt, got {problem.filter}; use Halving, or GaussNewton")
+    return problem.filter

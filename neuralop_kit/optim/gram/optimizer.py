@@ -1,0 +1,226 @@
+"""GramOptimizer: one step of the Gram family, from a residual function to new weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from neuralop_kit.optim.base import KitOptimizer, StepKind, check_fractions, real_view, state_dtype
+from neuralop_kit.optim.gram.control import Choice, StepControl
+from neuralop_kit.optim.gram.engines import Automatic, Engine
+from neuralop_kit.optim.gram.filters import Filter
+from neuralop_kit.optim.gram.residual import ResidualFunction, check_weights, joined, residual_blocks
+from neuralop_kit.optim.gram.systems import factorize
+from neuralop_kit.optim.gram.vjp import real_size
+from neuralop_kit.solvers.errors import ArgumentError, NonFiniteError
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """What became of the last step.
+
+    Args:
+        status: "moved"; "stayed", as no step lowered the loss; or "refused", as the residual was not finite.
+        loss, new_loss: before and after; ``new_loss`` is NaN where the control did not look.
+        step_size: the factor that the control chose.
+        rank: number of singular values that the step used.
+        num_rows, num_parameters: shape of the Jacobian.
+        num_trials: calls of the residual function after the first.
+        reason: of a refusal.
+    """
+
+    status: str
+    loss: float
+    new_loss: float
+    step_size: float = 0.0
+    rank: int = 0
+    num_rows: int = 0
+    num_parameters: int = 0
+    num_trials: int = 0
+    reason: str = ""
+
+
+class GramOptimizer(KitOptimizer):
+    """Base of the family ``step = V f(S) U^T r``, with the Jacobian ``J = U S V^T`` of a vector of residuals r.
+
+    The loss is ``0.5 |r|^2``. A leaf is a filter f; all else is shared: engines that give J, controls of the step, and
+    momentum on the increment:
+
+        phi <- mu phi + J^+ (r - mu J phi),    theta <- theta - size * lr * (phi + weight_decay * theta)
+
+    with ``J^+ = V f(S) U^T`` and the size that the control chooses. ``lr`` and ``weight_decay`` may differ between
+    groups. :attr:`info` says what became of the last step.
+
+    Args:
+        params: parameters or groups.
+        lr: factor on the step, >= 0.
+        filter_: f; see :mod:`neuralop_kit.optim.gram.filters`.
+        control: see :mod:`neuralop_kit.optim.gram.control`.
+        engine: see :mod:`neuralop_kit.optim.gram.engines`; by default the cheapest one that is exact.
+        weights: weight of each named block of residuals.
+        momentum: mu in [0, 1).
+        max_norm: length that a whole step ``lr * phi`` is cut to; None for no limit.
+        weight_decay: >= 0.
+    """
+
+    step_kind: ClassVar[StepKind] = "residual"
+    _step_supports_amp_scaling = False
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float,
+        *,
+        filter_: Filter,
+        control: StepControl,
+        engine: Engine | None,
+        weights: Mapping[str, float] | None,
+        momentum: float = 0.0,
+        max_norm: float | None = None,
+        weight_decay: float = 0.0,
+    ) -> None:
+        check_fractions("momentum", [momentum])
+        check_weights(weights)
+        self.filter, self.control, self.engine = filter_, control, engine or Automatic()
+        self.weights = dict(weights) if weights else None
+        self.momentum, self.max_norm = momentum, max_norm
+        self.info: StepInfo | None = None
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("filter", "control", "engine", "weights", "momentum", "max_norm", "info")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in names}}
+
+    @torch.no_grad()
+    def step(self, closure: ResidualFunction | None = None) -> Any:  # type: ignore[override]
+        """One step.
+
+        Args:
+            closure: returns the signed residuals, a tensor ``(rows,)`` or a dict of named ones, with their graph; gives
+                the same residuals for the same weights. It is called again for every trial step.
+
+        Returns:
+            The loss before the step, a float64 scalar; NaN where the step was refused, with the weights as they were.
+
+        Raises:
+            ArgumentError: no function, or one that does not return residuals.
+            ShapeError: a scalar loss where the vector of residuals is needed.
+        """
+        if closure is None:
+            raise ArgumentError(
+                f"expected a residual function, got none; call {type(self).__name__}.step(lambda: residual(model, x))"
+            )
+        problem = LinearProblem(self, closure)
+        try:
+            problem.linearize()
+        except NonFiniteError as error:
+            self.info = StepInfo("refused", float("nan"), float("nan"), reason=str(error))
+            return torch.tensor(float("nan"), dtype=torch.float64)
+        choice = self.control.choose(problem, self.state[problem.parameters[0]])
+        problem.accept(choice)
+        self.info = StepInfo(
+            status="stayed" if choice.direction is None else "moved", loss=problem.loss, new_loss=choice.loss,
+            step_size=choice.size, rank=problem.system.rank, num_rows=problem.jacobian.num_rows,
+            num_parameters=problem.jacobian.num_columns, num_trials=problem.num_trials,
+        )  # fmt: skip
+        return torch.tensor(problem.loss, dtype=torch.float64)
+
+
+class LinearProblem:
+    """The problem of one step, linearised at the present weights, as a step control sees it.
+
+    Args:
+        optimizer: whose step it is.
+        function: the residual function.
+    """
+
+    def __init__(self, optimizer: GramOptimizer, function: ResidualFunction) -> None:
+        self.optimizer, self.function, self.filter = optimizer, function, optimizer.filter
+        rows = [(p, group) for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+        if not rows:
+            raise ArgumentError("expected parameters with requires_grad, got none; unfreeze some of them")
+        self.parameters = [p for p, _ in rows]
+        self.rates = torch.cat([_constant(p, group["lr"]) for p, group in rows])
+        self.decays = torch.cat([_constant(p, group["weight_decay"]) for p, group in rows])
+        self.num_trials = 0
+
+    def linearize(self) -> None:
+        """Residual, Jacobian and its factorisation."""
+        with torch.enable_grad():
+            self.r, self.jacobian = self.optimizer.engine.linearize(
+                self.function, self.parameters, self.optimizer.weights
+            )
+        self.loss = 0.5 * self.r.square().sum().item()
+        self.system = factorize(self.jacobian, self.filter.rtol)
+        self.start = _flatten(self.parameters)
+        self.increment = torch.zeros_like(self.start)
+
+    def direction(self, filter_: Filter) -> Tensor:
+        """The displacement of all weights by a whole step: momentum, rates, limit and decay included."""
+        previous = self._previous_increment()
+        if previous is None:
+            self.increment = self.system.solve(self.r, filter_)
+        else:
+            self.increment = previous + self.system.solve(self.r - self.jacobian.times(previous), filter_)
+        step, limit = self.rates * self.increment, self.optimizer.max_norm
+        if limit is not None:
+            step = step * (limit / step.norm().clamp_min(limit))
+        return -step - self.rates * self.decays * self.start
+
+    def trial(self, direction: Tensor, size: float) -> float:
+        """The loss after ``size`` times the direction; infinite where the residual is not finite."""
+        self.num_trials += 1
+        self._place(self.start + size * direction)
+        with torch.enable_grad():
+            r = joined(residual_blocks(self.function(), self.optimizer.weights))
+        loss = 0.5 * r.square().sum().item()
+        return loss if loss < float("inf") else float("inf")
+
+    def predicted(self, direction: Tensor, size: float) -> float:
+        """The loss of the linear model there."""
+        return 0.5 * (self.r + size * self.jacobian.times(direction)).square().sum().item()
+
+    def slope(self, direction: Tensor) -> float:
+        """The derivative of the loss along the direction."""
+        return torch.dot(self.r, self.jacobian.times(direction)).item()
+
+    def accept(self, choice: Choice) -> None:
+        """Move to where the control chose to go, and remember the increment."""
+        if choice.direction is None:
+            self._place(self.start)
+            return
+        self._place(self.start + choice.size * choice.direction)
+        if self.optimizer.momentum:
+            sizes = [real_size(p) for p in self.parameters]
+            for parameter, part in zip(self.parameters, self.increment.split(sizes), strict=True):
+                self.optimizer.state[parameter]["increment"] = part.to(state_dtype(real_view(parameter)))
+
+    def _previous_increment(self) -> Tensor | None:
+        """``mu phi``; None in the first step and without momentum."""
+        states = [self.optimizer.state[p] for p in self.parameters]
+        if not self.optimizer.momentum or not any("increment" in state for state in states):
+            return None
+        found = zip(self.parameters, states, strict=True)
+        parts = [state["increment"].double() if "increment" in state else _constant(p, 0.0) for p, state in found]
+        return self.optimizer.momentum * torch.cat(parts)
+
+    def _place(self, flat: Tensor) -> None:
+        """Write all weights."""
+        sizes = [real_size(p) for p in self.parameters]
+        for parameter, part in zip(self.parameters, flat.split(sizes), strict=True):
+            view = real_view(parameter.data)
+            view.copy_(part.view(view.shape))
+
+
+def _flatten(parameters: list[Tensor]) -> Tensor:
+    """All weights as one vector, float64; complex ones as pairs."""
+    return torch.cat([real_view(p.detach()).flatten().double() for p in parameters])
+
+
+def _constant(parameter: Tensor, value: Any) -> Tensor:
+    """One number for each real of a parameter, float64."""
+    number = torch.as_tensor(value, dtype=torch.float64, device=parameter.device)
+    return number.expand(real_size(parameter))

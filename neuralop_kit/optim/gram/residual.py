@@ -1,0 +1,96 @@
+"""What a residual function may return, and the scaled vector that the Gram family works on."""
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from neuralop_kit.solvers.errors import ArgumentError, NonFiniteError, ShapeError
+
+ResidualValue = Tensor | Mapping[str, Tensor]
+ResidualFunction = Callable[[], ResidualValue]
+Weights = Mapping[str, float] | None
+
+# A field of residuals per sample is one block per component, up to this many.
+MAX_COMPONENTS = 16
+
+
+def residual_blocks(value: ResidualValue, weights: Weights) -> dict[str, Tensor]:
+    """The blocks of rows, each of shape ``(rows,)``, scaled so that the loss is half their sum of squares.
+
+    A tensor is taken as it is. Of a dict, block ``b`` is scaled by ``sqrt(weight_b / rows_b)``: the loss is half the
+    weighted sum of the mean squares. A block of shape ``(samples, components)`` becomes one block per component.
+
+    Raises:
+        ShapeError: a scalar where a vector is needed, or an empty block.
+        ArgumentError: something else than real floating tensors, or weights that do not go with the blocks.
+    """
+    if isinstance(value, Tensor):
+        if weights:
+            raise ArgumentError(
+                f"expected a dict of residuals with the names {sorted(weights)}, got one tensor; name its parts"
+            )
+        return dict(_components("residual", value))
+    if not isinstance(value, Mapping):
+        raise ArgumentError(
+            f"expected a tensor or a dict of tensors from the residual function, got {type(value).__name__}; "
+            "return the signed residuals"
+        )
+    if weights and weights.keys() != value.keys():
+        raise ArgumentError(f"expected weights for {sorted(value)}, got {sorted(weights)}; give one for each block")
+    blocks = {}
+    for name, block in value.items():
+        for part, rows in _components(name, block):
+            blocks[part] = rows * math.sqrt((weights[name] if weights else 1.0) / block.numel())
+    return blocks
+
+
+def _components(name: str, block: Tensor) -> list[tuple[str, Tensor]]:
+    """A block as named vectors."""
+    if not isinstance(block, Tensor) or not block.is_floating_point():
+        kind = block.dtype if isinstance(block, Tensor) else type(block).__name__
+        raise ArgumentError(
+            f"expected real floating residuals in {name!r}, got {kind}; complex ones go through torch.view_as_real"
+        )
+    if block.ndim == 0 or block.numel() == 0:
+        raise ShapeError(
+            f"expected a residual vector in {name!r}, got shape {tuple(block.shape)}; "
+            "return the signed residuals themselves, not their sum of squares"
+        )
+    rows = block.flatten(1) if block.ndim > 1 else block.unsqueeze(1)
+    if rows.shape[1] == 1 or rows.shape[1] > MAX_COMPONENTS:
+        return [(name, rows.flatten())]
+    return [(f"{name}[{i}]", rows[:, i]) for i in range(rows.shape[1])]
+
+
+def joined(blocks: Mapping[str, Tensor]) -> Tensor:
+    """All rows, detached, float64."""
+    return torch.cat([block.detach() for block in blocks.values()]).double()
+
+
+def check_graph(blocks: Mapping[str, Tensor]) -> None:
+    """Raise an :class:`ArgumentError` unless every block can be differentiated."""
+    for name, block in blocks.items():
+        if not block.requires_grad:
+            raise ArgumentError(
+                f"expected residuals that depend on the parameters, got {name!r} without a graph; "
+                "do not detach them, and do not compute them under no_grad"
+            )
+
+
+def finite(r: Tensor) -> Tensor:
+    """``r``, or a :class:`NonFiniteError`."""
+    if not r.isfinite().all():
+        bad = int((~r.isfinite()).sum())
+        raise NonFiniteError(
+            f"expected finite residuals, got {bad} of {len(r)} rows with NaN or infinity; shorten the step"
+        )
+    return r
+
+
+def check_weights(weights: Weights) -> None:
+    """Raise an :class:`ArgumentError` unless every weight is positive and finite."""
+    for name, weight in (weights or {}).items():
+        if not 0.0 < weight < math.inf:
+            raise ArgumentError(f"expected a positive weight for {name!r}, got {weight}; leave the block out instead")

@@ -1,0 +1,117 @@
+"""Factorisations of a Jacobian, on the side that is smaller and at the precision that is asked for."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from neuralop_kit.optim.gram.filters import Damp, Filter, filtered
+from neuralop_kit.optim.gram.jacobian import Jacobian
+
+# What is below this multiple of the rounding error is noise.
+_SAFETY = 4.0
+_EPS = torch.finfo(torch.float64).eps
+
+
+class System(ABC):
+    """Solves for steps ``V f(S) U^T r`` with one Jacobian and any filter.
+
+    ``floor`` is the relative size below which singular values are noise; ``rank`` counts what the last step used.
+    """
+
+    floor: float
+    rank: int = 0
+
+    def __init__(self, jacobian: Jacobian) -> None:
+        self.jacobian = jacobian
+
+    @abstractmethod
+    def solve(self, r: Tensor, filter_: Filter) -> Tensor:
+        """The step ``(parameters,)``, float64; zero for a Jacobian of zero."""
+
+
+class QRSystem(System):
+    """QR of J or of its transpose, then an SVD of the triangle: singular values are good to the rounding of J.
+
+    A product of J with itself loses half of the digits; here none is formed. Needs J as a matrix.
+    """
+
+    def __init__(self, jacobian: Jacobian) -> None:
+        super().__init__(jacobian)
+        matrix = jacobian.dense()
+        self.is_tall = jacobian.num_rows >= jacobian.num_columns
+        self.q, triangle = torch.linalg.qr(matrix if self.is_tall else matrix.T)
+        self.u, self.s, self.vh = torch.linalg.svd(triangle if self.is_tall else triangle.T)
+        self.floor = _SAFETY * max(matrix.shape) ** 0.5 * max(jacobian.factor_eps, _EPS)
+
+    def solve(self, r: Tensor, filter_: Filter) -> Tensor:
+        """See :class:`System`."""
+        values, self.rank = filtered(filter_, self.s, self.floor)
+        step = self.vh.T @ (values * (self.u.T @ (self.q.T @ r if self.is_tall else r)))
+        return step if self.is_tall else self.q @ step
+
+
+class GramSystem(System):
+    """Eigenvectors of ``J J^T`` or ``J^T J``, whichever is smaller; of damped ones without threshold a Cholesky factor.
+
+    Singular values are good down to ``sqrt(n * eps)`` of the largest one, as J is squared.
+    """
+
+    def __init__(self, jacobian: Jacobian) -> None:
+        super().__init__(jacobian)
+        self.by_rows = jacobian.num_rows <= jacobian.num_columns
+        self.product = jacobian.gram() if self.by_rows else jacobian.normal()
+        self.floor = _SAFETY * max((len(self.product) * _EPS) ** 0.5, jacobian.factor_eps)
+        self._eigen: tuple[Tensor, Tensor] | None = None
+        self._largest: Tensor | None = None
+
+    def solve(self, r: Tensor, filter_: Filter) -> Tensor:
+        """See :class:`System`."""
+        # J^T U f(S)/S U^T r on the side of rows, V f(S)/S V^T J^T r on that of columns.
+        right = r if self.by_rows else self.jacobian.transposed_times(r)
+        if isinstance(filter_, Damp) and filter_.rtol == 0.0:
+            solution = self._damped(right, filter_.damping)
+        else:
+            solution = self._filtered(right, filter_)
+        return self.jacobian.transposed_times(solution) if self.by_rows else solution
+
+    def _filtered(self, right: Tensor, filter_: Filter) -> Tensor:
+        s, vectors = self._eigenvectors()
+        values, self.rank = filtered(filter_, s, self.floor)
+        return vectors @ (torch.where(values != 0, values / s, 0.0) * (vectors.T @ right))
+
+    def _damped(self, right: Tensor, damping: float) -> Tensor:
+        self.rank = len(self.product)
+        # Less damping than the noise could make the matrix indefinite; a matrix of zeros gets any positive one.
+        shift = (max(damping, self.floor**2) * self._largest_eigenvalue()).clamp_min(1e-300)
+        damped = self.product.clone()
+        damped.diagonal().add_(shift)
+        return torch.cholesky_solve(right.unsqueeze(1), torch.linalg.cholesky_ex(damped).L).squeeze(1)
+
+    def _eigenvectors(self) -> tuple[Tensor, Tensor]:
+        """Singular values of J in descending order, and the vectors of this side."""
+        if self._eigen is None:
+            values, vectors = torch.linalg.eigh(self.product)
+            self._eigen = values.clamp_min(0.0).sqrt().flip(0), vectors.flip(1)
+        return self._eigen
+
+    def _largest_eigenvalue(self) -> Tensor:
+        """To a few per cent, by power iterations from the largest column."""
+        if self._largest is None:
+            v = self.product[:, self.product.diagonal().argmax()]
+            for _ in range(10):
+                v = self.product @ (v / v.norm().clamp_min(1e-300))
+            self._largest = v.norm()
+        return self._largest
+
+
+def factorize(jacobian: Jacobian, rtol: float) -> System:
+    """The cheapest system whose singular values are good down to ``rtol``, or else the most precise one.
+
+    A Gram matrix is cheapest. Where it is too coarse, a QR factorisation is taken, if J was computed precisely enough
+    for that to help and fits the memory budget as a matrix.
+    """
+    gram_floor = _SAFETY * (min(jacobian.num_rows, jacobian.num_columns) * _EPS) ** 0.5
+    is_too_coarse = 0.0 < rtol < gram_floor
+    helps = _SAFETY * jacobian.factor_eps < gram_floor and jacobian.dense_fits
+    return QRSystem(jacobian) if is_too_coarse and helps else GramSystem(jacobian)

@@ -1,0 +1,345 @@
+"""Engines: factors, batched passes and one backward pass per row give the same Jacobian."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from neuralop_kit import Domain
+from neuralop_kit.layers import FunctionNorm, SpectralConv
+from neuralop_kit.optim import Automatic, BatchedVJP, GaussNewton, Ghost, Sven
+from neuralop_kit.optim.gram import pieces as pieces_module
+from neuralop_kit.optim.gram.jacobian import FactoredJacobian
+from neuralop_kit.optim.gram.pieces import OuterPiece
+from neuralop_kit.solvers.errors import ArgumentError
+
+DOUBLE = {"dtype": torch.float64}
+
+
+def explicit(function, parameters) -> Tensor:
+    """The Jacobian of scaled rows, one backward pass each."""
+    value = function()
+    if isinstance(value, dict):
+        # A component of a field is a block of its own, after those before it.
+        columns = [b.flatten(1).unbind(1) if b.ndim > 1 else [b] for b in value.values()]
+        rows = torch.cat([c / b.numel() ** 0.5 for b, cs in zip(value.values(), columns, strict=True) for c in cs])
+    else:
+        rows = value
+    table = []
+    for row in rows:
+        gradients = torch.autograd.grad(row, parameters, retain_graph=True, allow_unused=True)
+        found = zip(gradients, parameters, strict=True)
+        table.append(torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in found]))
+    return torch.stack(table)
+
+
+def derivatives(u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient and Laplacian of u at its points."""
+    (gradient,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+    seconds = [torch.autograd.grad(gradient[:, i].sum(), x, create_graph=True)[0][:, i] for i in range(x.shape[1])]
+    return gradient, sum(seconds)
+
+
+def points(num: int, dims: int = 2) -> Tensor:
+    return torch.rand(num, dims, **DOUBLE, requires_grad=True)
+
+
+class Mean(nn.Module):
+    def forward(self, u: Tensor) -> Tensor:
+        return u.flatten(1).mean(dim=1)
+
+
+def mlp():
+    model = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    return model, points(9)
+
+
+def pinn():
+    """Second derivatives in the residual, and a boundary block with a batch of its own."""
+    model, x = mlp()
+    edge = torch.rand(5, 2, **DOUBLE)
+    return model, lambda: {"pde": derivatives(model(x), x)[1] - 1.0, "boundary": model(edge).squeeze(1)}
+
+
+def joined_pinn():
+    """The same in one vector, the boundary first although it is computed last."""
+    model, x = mlp()
+    edge = torch.rand(5, 2, **DOUBLE)
+
+    def residual() -> Tensor:
+        inside = derivatives(model(x), x)[1] - 1.0
+        return torch.cat([model(edge).squeeze(1), inside])
+
+    return model, residual
+
+
+def system():
+    """Three equations at each point, third derivatives, and two evaluations per row (periodicity)."""
+    model = nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    x, left, right = points(7), torch.rand(4, 2, **DOUBLE), torch.rand(4, 2, **DOUBLE)
+
+    def residual() -> dict[str, Tensor]:
+        u = model(x)
+        gradient, laplacian = derivatives(u[:, 0], x)
+        (third,) = torch.autograd.grad(laplacian.sum(), x, create_graph=True)
+        pde = torch.stack([laplacian - u[:, 1], gradient[:, 0] * u[:, 2], third[:, 1]], dim=1)
+        return {"pde": pde, "periodic": model(left)[:, 0] - model(right)[:, 0]}
+
+    return model, residual
+
+
+def tokens():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2, bias=False), Mean()).double()
+    x = torch.randn(6, 5, 3, **DOUBLE)
+    return model, lambda: model(x).sin()
+
+
+def convolutions():
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), nn.Tanh(),
+        nn.Conv2d(3, 4, (3, 2), stride=(2, 1), dilation=(1, 2), padding=(1, 0)), nn.Tanh(),
+        nn.Conv2d(4, 2, 2, padding="same", bias=False), Mean(),
+    ).double()  # fmt: skip
+    x = torch.randn(5, 2, 7, 6, **DOUBLE)
+    return model, lambda: model(x)
+
+
+def line_convolution_with_derivative():
+    """The derivative of a convolution's output with respect to its input, inside the residual."""
+    model = nn.Sequential(nn.Conv1d(1, 3, 3, stride=2), nn.Tanh(), nn.Conv1d(3, 1, 2)).double()
+    x = torch.randn(6, 1, 8, **DOUBLE, requires_grad=True)
+
+    def residual() -> Tensor:
+        (gradient,) = torch.autograd.grad(model(x).square().sum(), x, create_graph=True)
+        return gradient.flatten(1).square().sum(dim=1)
+
+    return model, residual
+
+
+def spectral():
+    domain = Domain.periodic((1.0, 2.0))
+    model = nn.Sequential(
+        SpectralConv(2, 3, (4, 3)), nn.GELU(), FunctionNorm(3, domain=domain), SpectralConv(3, 2, (3, 4)), Mean()
+    ).double()
+    x = torch.randn(4, 2, 7, 6, **DOUBLE)
+    return model, lambda: model(x)
+
+
+def mixed():
+    """Layers that are recorded, a norm that is copied per sample, a bare parameter, a tied layer, an unused one."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv1d(2, 4, 3, padding=1), nn.GroupNorm(2, 4)
+            self.grouped = nn.Conv1d(4, 4, 3, groups=2)
+            self.linear, self.unused = nn.Linear(4, 4), nn.Linear(3, 3)
+            self.scale = nn.Parameter(torch.rand(4))
+
+        def forward(self, u: Tensor) -> Tensor:
+            u = self.grouped(self.norm(self.conv(u)).tanh()).mean(dim=-1)
+            return (self.linear(self.linear(u).tanh()) * self.scale).sum(dim=1)
+
+    model = Model().double()
+    x = torch.randn(6, 2, 9, **DOUBLE)
+    return model, lambda: model(x)
+
+
+CASES = [pinn, joined_pinn, system, tokens, convolutions, line_convolution_with_derivative, spectral, mixed]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.__name__)
+def case(request):
+    torch.manual_seed(0)
+    model, function = request.param()
+    return model, function, list(model.parameters())
+
+
+@pytest.mark.parametrize("engine", [Ghost, BatchedVJP, Automatic])
+def test_engines_agree_with_one_backward_pass_per_row(case, engine):
+    _, function, parameters = case
+    expected = explicit(function, parameters)
+    engine = engine()
+    for _ in range(2):  # the second time nothing is checked any more
+        r, jacobian = engine.linearize(function, parameters, None)
+    assert isinstance(jacobian, FactoredJacobian) == (not isinstance(engine, BatchedVJP))
+    scale = expected.abs().max()
+    assert (jacobian.dense() - expected).abs().max() < 1e-12 * scale
+    assert (jacobian.gram() - expected @ expected.T).abs().max() < 1e-12 * scale**2 * expected.shape[1]
+    assert (jacobian.normal() - expected.T @ expected).abs().max() < 1e-12 * scale**2 * expected.shape[0]
+    w, v = torch.randn(len(r), **DOUBLE), torch.randn(expected.shape[1], **DOUBLE)
+    torch.testing.assert_close(jacobian.transposed_times(w), expected.T @ w, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(jacobian.times(v), expected @ v, rtol=1e-11, atol=1e-12)
+
+
+def test_engines_agree_within_any_memory(case):
+    _, function, parameters = case
+    expected = explicit(function, parameters)
+    for engine in (Ghost(memory_budget=500), BatchedVJP(memory_budget=500)):
+        _, jacobian = engine.linearize(function, parameters, None)
+        scale = expected.abs().max()
+        assert (jacobian.gram() - expected @ expected.T).abs().max() < 1e-12 * scale**2 * expected.shape[1]
+        assert (jacobian.normal() - expected.T @ expected).abs().max() < 1e-12 * scale**2 * expected.shape[0]
+
+
+def test_recording_leaves_no_trace(case):
+    model, function, parameters = case
+    before = copy.deepcopy(model.state_dict())
+    Ghost().linearize(function, parameters, None)
+    assert all(p.grad is None for p in parameters)
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
+    value = function()
+    rows = torch.cat([v.flatten() for v in value.values()]) if isinstance(value, dict) else value
+    assert torch.autograd.grad(rows.sum(), parameters, allow_unused=True)[0] is not None
+
+
+def test_columns_equal_rows():
+    # With more than twice as many rows as parameters the fallback goes by columns.
+    torch.manual_seed(0)
+    model, x = nn.Linear(2, 1).double(), torch.rand(30, 2, **DOUBLE)
+    few = [model.weight, model.bias]
+    _, jacobian = BatchedVJP().linearize(lambda: model(x).squeeze(1).sin(), few, None)
+    expected = explicit(lambda: model(x).squeeze(1).sin(), few)
+    torch.testing.assert_close(jacobian.dense(), expected, rtol=0, atol=1e-14)
+
+
+# ---- rows that do not belong to samples
+
+
+def coupled():
+    """Batch statistics: every row depends on every sample."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 1)).double()
+    x = torch.randn(6, 3, **DOUBLE)
+    return model, lambda: model(x).squeeze(1)
+
+
+def differences():
+    """Neighbouring samples share rows."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    x = torch.randn(6, 3, **DOUBLE)
+    return model, lambda: model(x).squeeze(1).diff()
+
+
+def shuffled():
+    """Rows in another order than samples."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    x, order = torch.randn(6, 3, **DOUBLE), torch.tensor([3, 1, 0, 2, 5, 4])
+    return model, lambda: model(x).squeeze(1)[order]
+
+
+def transformed():
+    """Function transforms inside the residual."""
+    model = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    x = torch.rand(6, 2, **DOUBLE)
+
+    def residual() -> Tensor:
+        hessians = torch.func.vmap(torch.func.hessian(lambda point: model(point).squeeze(0)))(x)
+        return hessians.diagonal(dim1=1, dim2=2).sum(dim=1)
+
+    return model, residual
+
+
+@pytest.mark.parametrize("make", [coupled, differences, shuffled, transformed])
+def test_other_rows_are_found_out_and_done_by_passes(make):
+    torch.manual_seed(0)
+    model, function = make()
+    parameters = list(model.parameters())
+    with pytest.raises(ArgumentError, match=r"belong to samples.*use BatchedVJP"):
+        Ghost().linearize(function, parameters, None)
+    engine = Automatic()
+    _, jacobian = engine.linearize(function, parameters, None)
+    assert isinstance(engine.chosen, BatchedVJP)
+    torch.testing.assert_close(jacobian.dense(), explicit(function, parameters), rtol=1e-11, atol=1e-12)
+
+
+def test_without_the_check_coupled_rows_would_be_wrong(monkeypatch):
+    # Negative control: what the comparison with a plain backward pass is for.
+    torch.manual_seed(0)
+    model, function = coupled()
+    parameters = list(model.parameters())
+    monkeypatch.setattr("neuralop_kit.optim.gram.engines._verify", lambda *_: None)
+    _, jacobian = Ghost().linearize(function, parameters, None)
+    assert (jacobian.dense() - explicit(function, parameters)).abs().max() > 1e-2
+
+
+# ---- which way the Gram matrix is made
+
+
+@pytest.mark.parametrize(("num_tokens", "ghost"), [(1, True), (3, True), (40, False)])
+def test_factors_are_multiplied_out_where_that_is_cheaper(monkeypatch, num_tokens, ghost):
+    torch.manual_seed(0)
+    piece = OuterPiece(0, 0, torch.randn(6, num_tokens, 20, **DOUBLE), torch.randn(6, num_tokens, 30, **DOUBLE))
+    calls = []
+    original = OuterPiece.ghost_products
+    monkeypatch.setattr(OuterPiece, "ghost_products", lambda *args: calls.append(1) or original(*args))
+    total = torch.zeros(6, 6, **DOUBLE)
+    pieces_module.add_gram(total, [piece], memory_budget=2**30)
+    assert bool(calls) == ghost
+    rows = torch.einsum("bto,bti->boi", piece.cotangents, piece.inputs).flatten(1)
+    torch.testing.assert_close(total, rows @ rows.T, rtol=1e-12, atol=1e-10)
+
+
+def test_float32_layers_have_a_float64_gram_matrix():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 50), nn.Tanh(), nn.Linear(50, 1))
+    x = torch.randn(12, 4)
+    _, jacobian = Ghost().linearize(lambda: model(x).squeeze(1), list(model.parameters()), None)
+    assert jacobian.gram().dtype == torch.float64
+    assert jacobian.factor_eps == torch.finfo(torch.float32).eps
+    rows = jacobian.dense()
+    # Accumulated in float64 from float32 factors: exact for these factors.
+    torch.testing.assert_close(jacobian.gram(), rows @ rows.T, rtol=1e-13, atol=1e-13)
+
+
+# ---- whole steps
+
+
+@pytest.mark.parametrize("engine", [Ghost, BatchedVJP])
+@pytest.mark.parametrize("make", [lambda p, e: Sven(p, rtol=1e-3, engine=e), lambda p, e: GaussNewton(p, engine=e)])
+def test_steps_do_not_depend_on_the_engine(engine, make):
+    ends = []
+    for used in (engine(), Automatic()):
+        torch.manual_seed(0)
+        model, function = pinn()
+        optimizer = make(model.parameters(), used)
+        for _ in range(3):
+            optimizer.step(function)
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    torch.testing.assert_close(*ends, rtol=0, atol=1e-9)
+
+
+def test_frozen_layers_are_no_columns():
+    torch.manual_seed(0)
+    model, function = pinn()
+    model[0].requires_grad_(False)
+    model[2].bias.requires_grad_(False)
+    optimizer = Sven(model.parameters(), engine=Ghost())
+    before = copy.deepcopy(model.state_dict())
+    optimizer.step(function)
+    moved = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    assert moved == ["2.weight", "4.weight", "4.bias"]
+    assert optimizer.info.num_parameters == 20 + 4 + 1
+
+
+def test_shapes_may_change_between_steps():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 1)).double()
+    optimizer = Sven(model.parameters(), engine=Ghost())
+    for num in (8, 11, 8):
+        x = torch.rand(num, 2, **DOUBLE)
+        optimizer.step(lambda x=x: model(x).squeeze(1) - 1.0)
+        assert optimizer.info.num_rows == num
+
+
+def test_unfold_is_the_patch_of_torch():
+    # Tokens of a convolution are torch's own patches.
+    from neuralop_kit.optim.gram.kernels import ConvKernel
+    from neuralop_kit.optim.gram.recorder import Recorder
+
+    weight = nn.Parameter(torch.randn(3, 2, 3, 2))
+    kernel = ConvKernel(Recorder([weight]), weight, None, (2, 1), (1, 2))
+    x = torch.randn(4, 2, 7, 6)
+    expected = F.unfold(x, (3, 2), dilation=(1, 2), stride=(2, 1)).mT
+    assert torch.equal(kernel.input_tokens(x), expected)
