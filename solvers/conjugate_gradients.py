@@ -125,6 +125,6 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 def _relative_residual(operator: LinearMap, x: Tensor, rhs: Tensor) -> Tensor:
     """``||b - A x|| / ||b||`` per item."""
-    size = torch.linalg.vector_norm(rhs.flatten(1), dim=1)
-    rest = torch.linalg.vector_norm((rhs - operator(x)).flatten(1), dim=1)
+    residual = rhs - operator(x)
+    size, rest = _dot(rhs, rhs).flatten().sqrt(), _dot(residual, residual).flatten().sqrt()
     return torch.where(size > 0, rest / size, rest)

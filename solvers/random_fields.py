@@ -29,7 +29,7 @@ class GaussianRandomField:
 
     **The same function at any resolution.** The numbers ``xi_m`` are drawn in blocks of fixed sizes, ordered by growing
     wavenumber, in float64 on the device of the generator. Equal seeds give equal ``xi_m`` whatever the shape, the dtype
-    or the device of the result; a finer grid adds finer modes.
+    or the device of the result; a finer grid adds finer modes. The price is up to twice the random numbers.
 
     **Bandwidth.** By default a grid gets the modes which it holds, those with more than two points per wavelength: no
     aliasing, and a coarse field is the fine one without its high modes. With ``bandwidth`` the function is one and the
@@ -37,8 +37,8 @@ class GaussianRandomField:
     points agree, but such a coarse field is aliased, as any point sample is).
 
     Args:
-        domain: a box, one to three or more axes, any boundary and nodes per axis.
-        alpha: smoothness; finite variance needs ``alpha > d/2``.
+        domain: a box with any number of axes, any boundary and nodes per axis.
+        alpha: smoothness, positive; up to ``d/2`` the variance grows without limit as the grid is refined.
         tau: inverse length scale, >= 0, in 1/length.
         sigma: amplitude; by default ``tau^(alpha - d/2)``, which makes the variance of order 1 (dimensionless).
         zero_mean: leave out the constant mode, so that every sample has mean zero. No effect beside a Dirichlet axis.
@@ -46,6 +46,10 @@ class GaussianRandomField:
             satisfy another condition than the domain's: a permeability does not vanish where the pressure does.
         bandwidth: largest wavenumber kept per axis, in cycles per length (periodic) or half cycles (walls).
         amplitude: ``"kl"``, the formula above; or ``"fno2020"``, sqrt(2) times that, as in the first FNO data sets.
+
+    Raises:
+        ArgumentError: a number is out of range, or the amplitude is unknown.
+        DomainError: the domain is a sphere, or ``boundary`` does not go with it.
 
     Good values: Navier-Stokes vorticity ``alpha=2.5, tau=7`` (std 0.185); Burgers ``alpha=2, tau=5, sigma=25`` (0.594);
     Darcy ``alpha=2, tau=3`` on a Neumann box (0.292 in the space average).

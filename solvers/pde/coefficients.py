@@ -63,7 +63,7 @@ class TwoPhase(CoefficientDistribution):
         """The Darcy coefficient of the FNO paper: {12, 3}, g ~ N(0, (-Lap + 9)^-2) with no flux at walls, mean zero.
 
         The paper and its data have 12 and 3; the script released beside them prints 12 and 4.
-        Source: Li et al. (2021), appendix A.3.2.
+        Source: Li et al. (2021), appendix A.3.
         """
         return cls(GaussianRandomField(domain, alpha=2.0, tau=3.0, boundary="neumann"))
 

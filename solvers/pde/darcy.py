@@ -41,7 +41,7 @@ class Darcy:
 
     Shapes: all fields ``(batch, 1, *shape)``.
     Good values: ``a`` in {3, 12}, ``f = 1`` on the unit square give ``max u`` of about 0.01.
-    Source: Li et al. (2021), Fourier neural operator, section 5.2; scheme: Eymard, Gallouet and Herbin (2000), ch. 2.
+    Source: Li et al. (2021), Fourier neural operator, section 5.2.
 
     >>> domain = Domain.box((1.0, 1.0), boundary="dirichlet", nodes="cell")
     >>> u, info = Darcy(domain).solve(torch.ones(2, 1, 32, 32), torch.ones(2, 1, 32, 32))

@@ -60,7 +60,7 @@ class MultigridCG(LinearSolver):
         """Solution and report."""
         # Scaled to order 1, neither the network nor the right-hand side can leave the range of single precision.
         strength = _column(network.diagonal.flatten(1).amax(dim=1), rhs)
-        size = _column(torch.linalg.vector_norm(rhs.flatten(1), dim=1), rhs)
+        size = _column(rhs.abs().flatten(1).amax(dim=1), rhs)
         size = torch.where(size > 0, size, 1.0)
         scaled = ConductanceNetwork([c / strength for c in network.conductances], network.spacing)
         cycle = MultigridCycle(scaled.to(self.cycle_dtype), degree=self.degree)

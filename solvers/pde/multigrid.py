@@ -33,7 +33,7 @@ class MultigridCycle:
         degree: of the smoothing polynomial, the number of multiplications with ``A`` before and after, at least 1.
         dense_nodes: how many nodes are few, at least 1; there, to start an operation costs more than to perform it.
 
-    Source: Lottes (2023), Numer. Linear Algebra Appl. 30, eq. 3.19, for the polynomial.
+    Source: Lottes (2023), Optimal polynomial smoothers for multigrid V-cycles, for the polynomial.
     """
 
     def __init__(self, network: ConductanceNetwork, *, degree: int = 2, dense_nodes: int = 64) -> None:

@@ -66,6 +66,13 @@ def test_two_phases_cover_half_each_on_average():
     assert abs(share.mean().item() - 0.5) < 4 * share.std().item() / math.sqrt(500)
 
 
+def test_phases_are_the_level_sets_of_the_field():
+    field = banded(SQUARE)
+    a = draw(TwoPhase(field, high=7.0, low=0.5, threshold=0.1), 3, (20, 20))
+    assert torch.equal(a == 7.0, draw(field, 3, (20, 20)) >= 0.1)
+    assert set(a.unique().tolist()) == {0.5, 7.0}
+
+
 def test_amplitude_of_the_field_does_not_matter_for_two_phases():
     other = GaussianRandomField(SQUARE, alpha=2.0, tau=3.0, sigma=77.0, boundary="neumann", amplitude="fno2020")
     assert torch.equal(draw(TwoPhase(other), 4, (32, 32)), draw(TwoPhase.fno(SQUARE), 4, (32, 32)))

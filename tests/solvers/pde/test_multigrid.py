@@ -65,6 +65,22 @@ def test_the_bound_of_the_smoother_holds(shape):
     assert torch.linalg.eigvalsh(scaled).max() <= 2 + 1e-12
 
 
+@pytest.mark.parametrize("degree", [1, 2, 3, 4])
+def test_smoother_is_chebyshevs_polynomial_of_the_fourth_kind(degree):
+    # What is left of an eigenvector with eigenvalue 1 - cos(t): sin((k + 1/2) t) / ((2k + 1) sin(t / 2)).
+    network = alone(random_network((5, 6)))
+    cycle = MultigridCycle(network, degree=degree, dense_nodes=29)
+    root = network.diagonal[0].flatten().rsqrt()
+    matrix = as_matrix(network.apply, (5, 6))
+    eigenvalues, vectors = torch.linalg.eigh(root[:, None] * matrix * root)
+    angle = torch.acos(1 - eigenvalues)
+    expected = torch.sin((degree + 0.5) * angle) / ((2 * degree + 1) * torch.sin(angle / 2))
+    smoother = as_matrix(lambda r: cycle._smooth(cycle.levels[0], r), (5, 6))
+    left = torch.eye(30, dtype=torch.float64) - (smoother @ matrix)
+    in_eigenvectors = vectors.mT @ (left / root[:, None] * root) @ vectors
+    torch.testing.assert_close(in_eigenvectors, torch.diag(expected), rtol=0, atol=1e-11)
+
+
 # ---- coarsening
 
 
