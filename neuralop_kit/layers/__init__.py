@@ -1,33 +1,37 @@
 """Building blocks on fields ``(batch, channel, *space)``, each an ordinary ``nn.Module``.
 
 SpectralConv          global convolution, learned per Fourier mode; any resolution in, any resolution out
+BoundedSpectralConv   the same between walls: continues the field beyond them by one of the next three
+ZeroPadding           zero behind the walls: a convolution over the box alone
+ReflectionPadding     mirror images: continuous, never larger than the field
+FourierContinuation   polynomials fitted next to the walls: smooth, for smooth fields
+Extended              applies any operator for periodic functions to functions on a box, through one of these
 MultigridOperator     global linear operator as one learned multigrid cycle; exact walls, any resolution
 FunctionNorm          mean zero, variance one over the domain, by quadrature
 CoordinateEmbedding   appends functions of position, without a jump where an axis is periodic
 PointwiseLinear       one matrix at every point
-Extended              applies an operator for periodic functions on a box, through one of the next three
-ZeroPadding           zero behind the walls: a convolution over the box alone
-ReflectionPadding     blended mirror images: continuous
-FourierContinuation   blended polynomials fitted at the walls: smooth
 """
 
+from neuralop_kit.layers.bounded_spectral_conv import BoundedSpectralConv
 from neuralop_kit.layers.coordinate_embedding import CoordinateEmbedding
+from neuralop_kit.layers.extended import Extended
 from neuralop_kit.layers.fourier_continuation import FourierContinuation
 from neuralop_kit.layers.function_norm import FunctionNorm
 from neuralop_kit.layers.multigrid import MultigridOperator
-from neuralop_kit.layers.padding import Extended, Padding, ReflectionPadding, ZeroPadding
+from neuralop_kit.layers.padding import Padding, ReflectionPadding, ZeroPadding
 from neuralop_kit.layers.pointwise import PointwiseLinear
 from neuralop_kit.layers.spectral_conv import SpectralConv
 
 __all__ = [
     "SpectralConv",
-    "MultigridOperator",
-    "FunctionNorm",
-    "CoordinateEmbedding",
-    "PointwiseLinear",
-    "Extended",
+    "BoundedSpectralConv",
     "Padding",
     "ZeroPadding",
     "ReflectionPadding",
     "FourierContinuation",
+    "Extended",
+    "MultigridOperator",
+    "FunctionNorm",
+    "CoordinateEmbedding",
+    "PointwiseLinear",
 ]

@@ -1,31 +1,34 @@
-"""Continue a function beyond the walls of a box, so that it becomes periodic, and come back."""
+"""How a function on an interval goes on beyond its walls, so that it becomes periodic."""
 
-import math
+import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from numpy.typing import NDArray
 
-from neuralop_kit.registry import register_component
-from neuralop_kit.solvers.domain import Axis, Domain
-from neuralop_kit.solvers.errors import ArgumentError, ShapeError
+from neuralop_kit.registry import decode, encode, register_component
+from neuralop_kit.solvers.errors import ArgumentError, RegistryError
+from neuralop_kit.solvers.nodes import NodePlacement
+
+Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Padding(ABC):
-    """How to continue a function over the strip that is added behind the far wall of every axis that is not periodic.
+    """A strip behind the far wall of an axis, on which the function fades from one wall's continuation to the other's.
 
-    The strip is a fraction of the *length*, so that every resolution sees the same longer, periodic domain: an axis of
-    length ``L`` gets the period ``(1 + fraction) L``, rounded to a whole number of spacings ``h``. Where that product
-    is a whole number anyway (``fraction=0.25`` and a multiple of 4 intervals) the period is exact, and stays exact
-    under refinement; elsewhere it is off by at most ``h / 2``, which costs an error O(h). A strip shorter than a
-    spacing vanishes.
+        u(x) = w(s) p(x) + w(1 - s) q(x),      s from 0 at the far wall to 1 at the near one, a period later
 
-    A leaf defines :meth:`strip`, linear in the field. Leaves are plain values without learned parameters.
+    with continuations ``p`` and ``q`` beyond the far and the near wall, linear in ``u``, and a weight ``w`` that falls
+    from 1 to 0 with three derivatives matching. The strip is a fraction of the *length* of the axis: every resolution
+    sees the same longer, periodic interval. A leaf defines :meth:`beyond_wall` and is registered by
+    ``register_component``. Leaves are plain values: no learned parameters, no resolution. Periodic axes ignore them.
 
     Args:
-        fraction: length of the strip over that of the axis, in (0, 1]. Good values: 0.125 to 0.25.
+        fraction: length of the strip over that of the axis, in (0, 1]. Good values: 0.125 to 0.5.
 
     Raises:
         ArgumentError: the fraction is outside (0, 1].
@@ -33,150 +36,116 @@ class Padding(ABC):
 
     fraction: float = 0.25
 
+    # Whether the continued function has no jump at the walls. If it has one, an end that is a node counts half.
+    is_continuous: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
             raise ArgumentError(f"expected a fraction in (0, 1], got {self.fraction}; 0.25 is a good value")
 
     @abstractmethod
-    def strip(self, u: Tensor, dim: int, axis: Axis, num_strip: int) -> Tensor:
-        """Values on the ``num_strip`` points that follow the last one along ``dim``, until the first one returns."""
+    def beyond_wall(self, placement: NodePlacement, num_points: int, distance: Matrix) -> Matrix:
+        """Matrix from values on the axis, *the nearest to the wall first*, to those at distances beyond the wall.
 
-    def inside(self, u: Tensor, dim: int, axis: Axis) -> Tensor:
-        """Values on the points of the box itself; as they are, unless a leaf has a reason."""
-        return u
+        Args:
+            placement: of the nodes.
+            num_points: nodes on the axis.
+            distance: from the wall, in spacings, shape ``(number,)``.
 
-    def domain(self, domain: Domain) -> Domain:
-        """The longer, periodic domain; shifted by one spacing on ``interior`` nodes, which no convolution notices."""
-        longer = []
-        for axis in domain.axes:
-            stop = axis.stop if axis.is_periodic else axis.start + (1 + self.fraction) * axis.length
-            nodes = "cell" if axis.nodes == "cell" else "left"
-            longer.append(Axis(axis.start, stop, "periodic", nodes))
-        return Domain(longer)
+        Returns:
+            Shape ``(number, num_points)``; the rows of a continuous leaf reproduce constants.
+        """
 
-    def extend(self, u: Tensor, domain: Domain) -> Tensor:
-        """``u`` on the grid of the longer domain, ``(batch, channel, *longer)``."""
-        for index, axis in enumerate(domain.axes):
-            dim = index - domain.num_dims
-            num_strip = self.num_points(axis, u.shape[dim]) - u.shape[dim]
-            if num_strip:
-                u = torch.cat([self.inside(u, dim, axis), self.strip(u, dim, axis, num_strip)], dim=dim)
-        return u
+    def on_strip(self, placement: NodePlacement, num_points: int, behind: Matrix, length: float) -> Matrix:
+        """Matrix from values on the axis to those on the strip, ``(number, num_points)``.
 
-    def restrict(self, v: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """The part of ``v`` on the box, whose grid has ``shape``; inverse of :meth:`extend`."""
-        return v[(..., *(slice(n) for n in shape))]
+        Args:
+            placement: of the nodes.
+            num_points: nodes on the axis.
+            behind: distances behind the far wall, in spacings, shape ``(number,)``, at most ``length``.
+            length: of the strip, in spacings.
+        """
+        s = behind / length
+        far = self.beyond_wall(placement, num_points, behind)[:, ::-1]
+        near = self.beyond_wall(placement, num_points, length - behind)
+        return _fade(s)[:, None] * far + _fade(1 - s)[:, None] * near
 
-    def num_points(self, axis: Axis, num_points: int) -> int:
-        """Points of the longer axis when the axis itself carries ``num_points``."""
-        if axis.is_periodic:
-            return num_points
-        intervals = axis.placement.num_intervals(num_points)
-        return max(num_points, math.floor((1 + self.fraction) * intervals + 0.5))
+    def inside(self, placement: NodePlacement, num_points: int) -> Matrix:
+        """What the nodes of the axis itself weigh in a sum over the longer interval, in spacings, ``(num_points,)``."""
+        weights = np.ones(num_points)
+        if not self.is_continuous:
+            weights[[0, -1]] = placement.end_weights(num_points)
+        return weights
 
 
 @register_component("zero_padding")
 @dataclass(frozen=True)
 class ZeroPadding(Padding):
-    """Zero behind the wall: the cheapest strip, and the right one for a convolution *over the box alone*.
+    """Zero beyond the walls: a convolution then runs *over the box alone*.
 
         (k * u)(x) = integral_box k(x - y) u(y) dy
 
-    Values at and next to the walls get their quadrature weight (1/2 on ``vertex`` nodes, 3/2 on ``interior`` ones):
-    without it the integral is O(h) accurate, with it O(h^2). The jump at the wall makes the output's Fourier series
-    converge slowly; that is an approximation error of the operator, not a dependence on the resolution.
+    The sum over nodes takes the quadrature weights of the domain, which makes it O(h^2) accurate; equal weights would
+    be O(h) where walls are nodes, or where both are missing. The truncated Fourier series of the field itself
+    converges slowly because of the jump, like 1/k.
 
-    >>> padding = ZeroPadding(0.5)
-    >>> padding.extend(torch.ones(1, 1, 5), Domain.box((1.0,)))
-    tensor([[[0.5000, 1.0000, 1.0000, 1.0000, 0.5000, 0.0000]]])
+    >>> from neuralop_kit.solvers.nodes import Vertex
+    >>> ZeroPadding().inside(Vertex(), 5)
+    array([0.5, 1. , 1. , 1. , 0.5])
     """
 
-    def inside(self, u: Tensor, dim: int, axis: Axis) -> Tensor:
-        """Values times weight over spacing."""
-        num_points = u.shape[dim]
-        if axis.placement.end_weights(num_points) == (1.0, 1.0):
-            return u
-        weights = axis.placement.weights(axis.length, num_points, device=u.device) / axis.spacing(num_points)
-        return u * weights.to(u.dtype).view(-1, *[1] * (-1 - dim))
+    is_continuous: ClassVar[bool] = False
 
-    def strip(self, u: Tensor, dim: int, axis: Axis, num_strip: int) -> Tensor:
+    def beyond_wall(self, placement: NodePlacement, num_points: int, distance: Matrix) -> Matrix:
         """Zeros."""
-        shape = list(u.shape)
-        shape[dim] = num_strip
-        return u.new_zeros(shape)
+        return np.zeros((len(distance), num_points))
 
 
 @register_component("reflection_padding")
 @dataclass(frozen=True)
 class ReflectionPadding(Padding):
-    """Mirror images of both ends behind their walls, blended into each other over the strip.
+    """Mirror images beyond the walls: continuous, and never larger than the field itself.
 
-    Continuous, so Fourier coefficients decay like k^-2 (those of zero padding like k^-1), and never larger than the
-    field itself. The error under refinement is O(h^2). On ``interior`` nodes the values at the walls, which the strip
-    contains, are extrapolated linearly.
+    Fourier coefficients decay like 1/k^2, because slopes change sign at the walls. The error under refinement is
+    O(h^2): images are interpolated linearly between nodes, and extrapolated to walls next to ``interior`` nodes.
 
-    >>> ReflectionPadding(0.5).extend(torch.tensor([[[0.0, 1.0, 2.0, 3.0, 4.0]]]), Domain.box((1.0,)))
-    tensor([[[0., 1., 2., 3., 4., 2.]]])
+    >>> from neuralop_kit.solvers.nodes import Vertex
+    >>> ReflectionPadding().on_strip(Vertex(), 5, np.array([1.0]), 2.0) @ np.array([0.0, 1.0, 2.0, 3.0, 4.0])
+    array([2.])
     """
 
-    def strip(self, u: Tensor, dim: int, axis: Axis, num_strip: int) -> Tensor:
-        """Each image times a weight that fades to zero at the other wall."""
-        if axis.nodes == "interior":
-            u = torch.cat([_wall_value(u, dim), u, _wall_value(u.flip(dim), dim)], dim=dim)
-        # A wall that is a node is its own image and stands inside already; on interior nodes it stands in the strip.
-        first = 1 if axis.nodes == "vertex" else 0
-        behind_far_wall = u.narrow(dim, u.shape[dim] - first - num_strip, num_strip).flip(dim)
-        before_near_wall = u.narrow(dim, first, num_strip).flip(dim)
-        weight = fade(axis, num_strip, u.device).to(u.dtype).view(-1, *[1] * (-1 - dim))
-        return before_near_wall + weight * (behind_far_wall - before_near_wall)
+    def beyond_wall(self, placement: NodePlacement, num_points: int, distance: Matrix) -> Matrix:
+        """Rows of linear interpolation at the mirror images."""
+        position = distance - placement.offset
+        left = np.clip(np.floor(position), 0, max(num_points - 2, 0)).astype(int)
+        share = (position - left)[:, None]
+        nodes = np.eye(num_points)
+        return (1 - share) * nodes[left] + share * nodes[np.minimum(left + 1, num_points - 1)]
 
 
-class Extended(nn.Module):
-    """An operator for periodic functions, applied to functions on a box: extend, apply, restrict.
-
-        v = R A (E u)
-
-    Args:
-        operator: maps fields on the longer, periodic domain to fields on the same grid.
-        padding: the extension ``E``.
-        domain: the box where ``u`` lives.
-
-    Shape: ``(batch, in_channels, *space) -> (batch, out_channels, *space)``, any resolution.
+def key_of(padding: Padding) -> str:
+    """A padding as text: compiled graphs hold numbers and strings as constants, but no objects.
 
     Raises:
-        ShapeError: the field has another number of space axes.
+        RegistryError: the class is not registered by ``register_component``.
 
-    >>> domain = Domain.box((1.0, 1.0))
-    >>> layer = Extended(nn.Identity(), ZeroPadding(0.25), domain=domain)
-    >>> layer(torch.ones(1, 1, 9, 9)).shape
-    torch.Size([1, 1, 9, 9])
+    >>> padding_of(key_of(ReflectionPadding(0.5)))
+    ReflectionPadding(fraction=0.5)
     """
-
-    def __init__(self, operator: nn.Module, padding: Padding, *, domain: Domain) -> None:
-        super().__init__()
-        self.operator, self.padding, self.domain = operator, padding, domain
-
-    def forward(self, u: Tensor) -> Tensor:
-        """Apply the operator to the continued field and cut off the strip."""
-        if u.ndim != 2 + self.domain.num_dims:
-            raise ShapeError(
-                f"expected a field of shape (batch, channel, *space) with {self.domain.num_dims} space axes, "
-                f"got {tuple(u.shape)}; a single channel still needs its axis: u[:, None]"
-            )
-        return self.padding.restrict(self.operator(self.padding.extend(u, self.domain)), tuple(u.shape[2:]))
-
-    def extra_repr(self) -> str:
-        """Shown by ``print(model)``."""
-        return f"{self.padding}, domain={self.domain}"
+    key = json.dumps(encode(padding))
+    padding_of(key)
+    return key
 
 
-def fade(axis: Axis, num_strip: int, device: torch.device) -> Tensor:
-    """Weights on the strip from 1 at the far wall to 0 where the period closes, float64; three derivatives match."""
-    offset = axis.placement.offset
-    s = (torch.arange(num_strip, dtype=torch.float64, device=device) + 1 - offset) / max(num_strip + 1 - 2 * offset, 1)
+@lru_cache(maxsize=128)
+def padding_of(key: str) -> Padding:
+    """Inverse of :func:`key_of`."""
+    padding = decode(json.loads(key))
+    if not isinstance(padding, Padding):
+        raise RegistryError(f"expected a registered padding, got {key}; decorate its class: @register_component(name)")
+    return padding
+
+
+def _fade(s: Matrix) -> Matrix:
+    """The polynomial from 1 at 0 to 0 at 1 whose first three derivatives vanish at both ends."""
     return 1 - s**4 * (35 - 84 * s + 70 * s**2 - 20 * s**3)
-
-
-def _wall_value(u: Tensor, dim: int) -> Tensor:
-    """Linear extrapolation to the wall, one spacing before the first of the ``interior`` nodes."""
-    return 2 * u.narrow(dim, 0, 1) - u.narrow(dim, 1, 1)

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from neuralop_kit.layers import (
+    BoundedSpectralConv,
     CoordinateEmbedding,
-    Extended,
-    FourierContinuation,
     Padding,
     PointwiseLinear,
+    ReflectionPadding,
     SpectralConv,
 )
 from neuralop_kit.registry import register_model
@@ -18,7 +18,7 @@ from neuralop_kit.solvers.errors import ArgumentError, DomainError, ShapeError
 from neuralop_kit.solvers.sphere import SphereDomain
 
 Activation = Callable[[Tensor], Tensor]
-_DEFAULT_PADDING = FourierContinuation(0.25)
+_MIRROR_IMAGES = ReflectionPadding(0.25)
 
 
 class FNOBlock(nn.Module):
@@ -62,9 +62,8 @@ class FNO(nn.Module):
 
         G(u) = Q B_n ... B_1 P [u, x],      B_i u = u + W_i gelu(K_i u + A_i u) + b_i
 
-    ``K_i`` is a :class:`SpectralConv`, the other maps are pointwise, ``x`` stands for functions of position. On axes
-    that are not periodic ``K_i`` sees the field continued beyond the walls by ``padding``; the pointwise maps, most of
-    the cost, never do.
+    ``K_i`` is a :class:`SpectralConv`, between walls a :class:`BoundedSpectralConv`, which sees the field continued by
+    ``padding``; the other maps are pointwise; ``x`` stands for functions of position.
 
     Args:
         in_channels, out_channels: channels of the input and output fields.
@@ -90,6 +89,7 @@ class FNO(nn.Module):
 
     Source: Li et al. (2021), arXiv 2010.08895, eq. 2-5; residual blocks after Tran et al. (2023), arXiv 2111.13802.
 
+    >>> import torch
     >>> domain = Domain.box((1.0, 1.0))
     >>> model = FNO(1, 1, domain=domain, width=16, num_layers=2, modes=8)
     >>> model(torch.randn(4, 1, 33, 33)).shape, model(torch.randn(4, 1, 65, 50)).shape
@@ -106,7 +106,7 @@ class FNO(nn.Module):
         num_layers: int = 4,
         modes: int | Sequence[int] = 16,
         norm: Callable[..., nn.Module] | None = None,
-        padding: Padding = _DEFAULT_PADDING,
+        padding: Padding = _MIRROR_IMAGES,
         activation: Activation = nn.functional.gelu,
     ) -> None:
         super().__init__()
@@ -121,9 +121,10 @@ class FNO(nn.Module):
         self.lift = nn.Sequential(embed, PointwiseLinear(in_channels + embed.num_features, width))
         self.blocks = nn.Sequential()
         for _ in range(num_layers):
-            convolution: nn.Module = SpectralConv(width, width, modes)
-            if not domain.is_periodic:
-                convolution = Extended(convolution, padding, domain=domain)
+            if domain.is_periodic:
+                convolution = SpectralConv(width, width, modes)
+            else:
+                convolution = BoundedSpectralConv(width, width, modes, domain=domain, padding=padding)
             normalise = None if norm is None else norm(width, domain=domain)
             self.blocks.append(FNOBlock(width, convolution, activation=activation, norm=normalise))
         self.project = PointwiseLinear(width, width)
