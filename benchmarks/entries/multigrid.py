@@ -1,6 +1,7 @@
 """Multigrid operators: speed against a plain implementation of the same mathematics, cost per point, iterations."""
 
 from collections.abc import Sequence
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from benchmarks import AgainstFloat64, Comparison, FieldCase, Forward, ForwardBackward
 from neuralop_kit import Domain
 from neuralop_kit.layers.multigrid import ReferenceMultigrid
+from neuralop_kit.models import ReferenceMgNO
 
 SIX_LEVELS = ((1, 0),) * 5 + ((2, 0),)
 BOX, TORUS = Domain.box((1.0, 1.0)), Domain.periodic((1.0, 1.0))
@@ -16,22 +18,25 @@ BOX, TORUS = Domain.box((1.0, 1.0)), Domain.periodic((1.0, 1.0))
 class PlainMultigrid(nn.Module):
     """The data flow of MgNO's released layer, written down with torch's own convolution modules, one call each."""
 
-    def __init__(self, channels: int, sweeps: Sequence[tuple[int, int]], *, padding_mode: str) -> None:
+    def __init__(self, num_in: int, num_out: int, sweeps: Sequence[tuple[int, int]], *, padding_mode: str) -> None:
         super().__init__()
 
-        def convolution(stride: int = 1) -> nn.Conv2d:
-            return nn.Conv2d(channels, channels, 3, stride, 1, bias=False, padding_mode=padding_mode)
+        def convolution(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
+            return nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False, padding_mode=padding_mode)
 
         num_steps = len(sweeps) - 1
         self.num_pre = [pre for pre, _ in sweeps]
-        self.smoothers = nn.ModuleList(nn.ModuleList(convolution() for _ in range(sum(pair))) for pair in sweeps)
-        self.systems = nn.ModuleList(
-            nn.ModuleList(convolution() for _ in range(sum(pair) - (level == 0))) for level, pair in enumerate(sweeps)
+        self.smoothers = nn.ModuleList(
+            nn.ModuleList(convolution(num_in, num_out) for _ in range(sum(pair))) for pair in sweeps
         )
-        self.restrictions = nn.ModuleList(convolution(2) for _ in range(num_steps))
-        self.starts = nn.ModuleList(convolution(2) for _ in range(num_steps))
+        self.systems = nn.ModuleList(
+            nn.ModuleList(convolution(num_out, num_in) for _ in range(sum(pair) - (level == 0)))
+            for level, pair in enumerate(sweeps)
+        )
+        self.restrictions = nn.ModuleList(convolution(num_in, num_in, 2) for _ in range(num_steps))
+        self.starts = nn.ModuleList(convolution(num_out, num_out, 2) for _ in range(num_steps))
         self.prolongations = nn.ModuleList(
-            nn.ConvTranspose2d(channels, channels, 4, 2, 1, bias=False) for _ in range(num_steps)
+            nn.ConvTranspose2d(num_out, num_out, 4, 2, 1, bias=False) for _ in range(num_steps)
         )
 
     def forward(self, f: Tensor) -> Tensor:
@@ -57,42 +62,87 @@ class PlainMultigrid(nn.Module):
         return v
 
 
+class PlainMgNO(nn.Module):
+    """The released Darcy model: four layers with pointwise branches, 24 channels, six levels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        channels = [1, 24, 24, 24, 24]
+        pairs = list(pairwise(channels))
+        self.operators = nn.ModuleList(PlainMultigrid(*pair, SIX_LEVELS, padding_mode="zeros") for pair in pairs)
+        self.branches = nn.ModuleList(nn.Conv2d(*pair, 1) for pair in pairs)
+        self.head = nn.Conv2d(24, 1, 1, bias=False)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """All layers."""
+        for operator, branch in zip(self.operators, self.branches, strict=True):
+            u = nn.functional.gelu(operator(u) + branch(u))
+        return self.head(u)
+
+
 @torch.no_grad()
 def give_weights(ours: ReferenceMultigrid, plain: PlainMultigrid) -> None:
     """Let the plain module compute the same function."""
-    groups = ((ours.smoothers, plain.smoothers), (ours.systems, plain.systems))
-    for stacks, lists in groups:
-        for stack, modules in zip(stacks, lists, strict=True):
-            for kernel, module in zip(stack, modules, strict=True):
-                module.weight.copy_(kernel)
-    singles = ((ours.restrictions, plain.restrictions), (ours.starts, plain.starts))
-    for stacks, modules in (*singles, (ours.prolongations, plain.prolongations)):
-        for stack, module in zip(stacks, modules, strict=True):
-            module.weight.copy_(stack[0])
+    pairs = [
+        (ours.smoothers, chain(*plain.smoothers)),
+        (ours.systems, chain(*plain.systems)),
+        (ours.restrictions, plain.restrictions),
+        (ours.starts, plain.starts),
+        (ours.prolongations, plain.prolongations),
+    ]
+    for kernels, modules in pairs:
+        for kernel, module in zip(kernels, modules, strict=True):
+            module.weight.copy_(kernel)
 
 
-def reference_against_plain(channels: int, size: int, domain: Domain, *, quick: bool = True) -> Comparison:
+@torch.no_grad()
+def give_model_weights(ours: ReferenceMgNO, plain: PlainMgNO) -> None:
+    """The same for whole models."""
+    for layer, operator, branch in zip(ours.layers, plain.operators, plain.branches, strict=True):
+        give_weights(layer.operator, operator)
+        branch.weight.copy_(layer.pointwise.weight[..., None, None])
+        branch.bias.copy_(layer.pointwise.bias)
+    plain.head.weight.copy_(ours.head.weight[..., None, None])
+
+
+def layer_against_plain(channels: int, size: int, domain: Domain) -> Comparison:
     """One layer of ``channels`` to ``channels`` on a square grid."""
     boundary = domain.axes[0].boundary
+    padding_mode = "zeros" if boundary == "dirichlet" else "circular"
     return Comparison(
         name=f"layers/reference_multigrid/{boundary}-{size}x{size}-{channels}channels",
-        ours=lambda case: ReferenceMultigrid(case.channels, case.channels, SIX_LEVELS, domain=domain),
-        peer=lambda case: PlainMultigrid(
-            case.channels, SIX_LEVELS, padding_mode="zeros" if domain is BOX else "circular"
-        ),
+        ours=lambda case: ReferenceMultigrid(channels, channels, SIX_LEVELS, domain=domain),
+        peer=lambda case: PlainMultigrid(channels, channels, SIX_LEVELS, padding_mode=padding_mode),
         case=FieldCase(batch=8, channels=channels, shape=(size, size)),
         measure=(Forward(), ForwardBackward()),
         accuracy=AgainstFloat64(tolerance=1e-5),
         match=give_weights,
         peer_name="plain torch",
         target=1.5,
-        quick=quick,
+        quick=False,
     )
 
 
-SPEED = tuple(
-    reference_against_plain(channels, size, domain, quick=size == 64)
+def model_against_plain(size: int) -> Comparison:
+    """The published Darcy model, 572,661 parameters."""
+    return Comparison(
+        name=f"models/reference_mgno/darcy-{size}x{size}",
+        ours=lambda case: ReferenceMgNO.darcy(BOX),
+        peer=lambda case: PlainMgNO(),
+        case=FieldCase(batch=8, channels=1, shape=(size, size)),
+        measure=(Forward(), ForwardBackward()),
+        accuracy=AgainstFloat64(tolerance=1e-5),
+        match=give_model_weights,
+        peer_name="plain torch",
+        target=1.5,
+        quick=size == 64,
+    )
+
+
+LAYERS = tuple(
+    layer_against_plain(channels, size, domain)
     for channels in (24, 32)
     for size in (64, 128)
     for domain in (BOX, TORUS)
 )
+MODELS = tuple(model_against_plain(size) for size in (64, 128))
