@@ -10,6 +10,11 @@ MultigridOperator     global linear operator as one learned multigrid cycle; exa
 FunctionNorm          mean zero, variance one over the domain, by quadrature
 CoordinateEmbedding   appends functions of position, without a jump where an axis is periodic
 PointwiseLinear       one matrix at every point
+Resample              the same function on another grid, by one of the next five on each axis
+Trigonometric         Fourier series, on periodic axes: exact for what both grids carry
+Cubic, Linear         polynomials through the nearest points, on any axis
+CosineSeries          for functions with zero slope at the walls
+SineSeries            for functions that vanish at the walls
 """
 
 from neuralop_kit.layers.bounded_spectral_conv import BoundedSpectralConv
@@ -17,9 +22,11 @@ from neuralop_kit.layers.coordinate_embedding import CoordinateEmbedding
 from neuralop_kit.layers.extended import Extended
 from neuralop_kit.layers.fourier_continuation import FourierContinuation
 from neuralop_kit.layers.function_norm import FunctionNorm
+from neuralop_kit.layers.interpolation import CosineSeries, Cubic, Interpolation, Linear, SineSeries, Trigonometric
 from neuralop_kit.layers.multigrid import MultigridOperator
 from neuralop_kit.layers.padding import Padding, ReflectionPadding, ZeroPadding
 from neuralop_kit.layers.pointwise import PointwiseLinear
+from neuralop_kit.layers.resample import Resample
 from neuralop_kit.layers.spectral_conv import SpectralConv
 
 __all__ = [
@@ -34,4 +41,11 @@ __all__ = [
     "FunctionNorm",
     "CoordinateEmbedding",
     "PointwiseLinear",
+    "Resample",
+    "Interpolation",
+    "Trigonometric",
+    "Cubic",
+    "Linear",
+    "CosineSeries",
+    "SineSeries",
 ]
