@@ -1,0 +1,81 @@
+"""Pictures that the examples share: fields in a row, the spectrum of an error."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import scipy.fft
+from torch import Tensor
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+# One colour map per meaning: coefficients, solutions, errors of either sign.
+COEFFICIENT, SOLUTION, ERROR = "cividis", "viridis", "RdBu_r"
+
+
+def shell_spectrum(field: np.ndarray) -> np.ndarray:
+    """Root-mean-square cosine amplitude of a 2-D field in shells of wavenumber k - 1/2 <= |k| < k + 1/2.
+
+    The cosine transform suits boxes with walls: the even extension of a field has no jump there.
+    """
+    amplitudes = scipy.fft.dctn(field, type=2, norm="forward")
+    k = np.hypot(*np.meshgrid(*(np.arange(n) for n in field.shape), indexing="ij")).round().astype(int)
+    counts = np.bincount(k.ravel())
+    energy = np.bincount(k.ravel(), weights=amplitudes.ravel() ** 2)
+    return np.sqrt(energy / counts)[: min(field.shape) // 2]
+
+
+def draw_predictions(
+    path: Path,
+    *,
+    coefficient: Tensor,
+    truth: Tensor,
+    predictions: Mapping[str, Tensor],
+    extent: Sequence[float],
+) -> None:
+    """One row per model: input, truth, prediction, error, and the spectrum of the error below that of the truth.
+
+    Args:
+        path: of the PNG file.
+        coefficient, truth: of one sample, ``(*space)``.
+        predictions: per model, of the same sample, ``(*space)``.
+        extent: of the domain: left, right, bottom, top.
+    """
+    rows = len(predictions)
+    figure, axes = plt.subplots(rows, 5, figsize=(16, 3.1 * rows), squeeze=False, layout="constrained")
+    target = truth.numpy()
+    limit = max(np.abs(p.numpy() - target).max() for p in predictions.values())
+    for row, (name, prediction) in zip(axes, predictions.items(), strict=True):
+        values = prediction.numpy()
+        error = values - target
+        panels = [
+            (coefficient.numpy(), COEFFICIENT, None, None, "coefficient a"),
+            (target, SOLUTION, target.min(), target.max(), "truth u"),
+            (values, SOLUTION, target.min(), target.max(), f"{name}: prediction"),
+            (error, ERROR, -limit, limit, f"{name}: error ({_relative(values, target):.2%})"),
+        ]
+        for axis, (image, colours, low, high, title) in zip(row, panels, strict=False):
+            # Space axis 0 is x and runs to the right, axis 1 is y and runs up.
+            shown = axis.imshow(image.T, origin="lower", extent=extent, cmap=colours, vmin=low, vmax=high)
+            axis.set(title=title, xticks=[], yticks=[])
+            figure.colorbar(shown, ax=axis, shrink=0.8)
+        _draw_spectrum(row[4], target, error)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _draw_spectrum(axis: Axes, target: np.ndarray, error: np.ndarray) -> None:
+    for label, field in (("truth", target), ("error", error)):
+        spectrum = shell_spectrum(field)
+        axis.loglog(np.arange(1, len(spectrum)), spectrum[1:], label=label)
+    axis.set(title="amplitude by wavenumber", xlabel="half cycles per length")
+    axis.legend()
+    axis.grid(alpha=0.3)
+
+
+def _relative(values: np.ndarray, target: np.ndarray) -> float:
+    return float(np.linalg.norm(values - target) / np.linalg.norm(target))
