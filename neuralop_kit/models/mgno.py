@@ -45,7 +45,7 @@ class MgNOLayer(nn.Module):
         """Apply the layer."""
         v = self.operator(u)
         if self.pointwise is not None:
-            v = v + pointwise(self.pointwise, u)
+            v = pointwise(self.pointwise, u).add_(v)
         return self.activation(v)
 
 

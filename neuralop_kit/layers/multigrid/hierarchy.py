@@ -123,7 +123,8 @@ class KernelHierarchy:
                 correction = convolve(residual, self.smoother[level][index], self.extensions)
                 if mask is not None:
                     correction = mask * correction
-                u = correction if u is None else u + correction
+                # In place: the correction is fresh, and a further field in memory costs more than the sum.
+                u = correction if u is None else correction.add_(u)
         return u
 
     def _system_of(self, level: int, sweep: int) -> Tensor:

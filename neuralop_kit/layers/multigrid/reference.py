@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -80,26 +81,26 @@ class ReferenceMultigrid(nn.Module):
         self.in_channels, self.out_channels, self.domain = in_channels, out_channels, domain
         self.sweeps, self.prolongation_sizes = tuple((pre, post) for pre, post in sweeps), tuple(sizes)
         self.extensions = [PADDINGS[boundaries.pop()]] * 2
-        num_iterations = [pre + post for pre, post in self.sweeps]
+        # Level l has iterations number starts_at[l] to starts_at[l + 1].
+        self.starts_at = list(accumulate((pre + post for pre, post in self.sweeps), initial=0))
+        num_iterations = self.starts_at[-1]
 
-        def kernels(count: int, num_in: int, num_out: int, size: int = 3) -> nn.Parameter:
+        def kernel(num_in: int, num_out: int, size: int = 3) -> nn.Parameter:
             bound = 1 / math.sqrt(num_in * size**2)
-            values = torch.empty(count, num_out, num_in, size, size)
-            return nn.Parameter(nn.init.uniform_(values, -bound, bound, generator=generator))
+            return nn.Parameter(torch.empty(num_out, num_in, size, size).uniform_(-bound, bound, generator=generator))
 
-        def biases(count: int, num_in: int, num_out: int) -> nn.Parameter:
+        def bias_of(num_in: int, num_out: int) -> nn.Parameter:
             bound = 1 / math.sqrt(num_in * 9)
-            return nn.Parameter(nn.init.uniform_(torch.empty(count, num_out), -bound, bound, generator=generator))
+            return nn.Parameter(torch.empty(num_out).uniform_(-bound, bound, generator=generator))
 
         # The very first iteration starts from zero and has no A.
-        systems = [num_iterations[0] - 1, *num_iterations[1:]]
-        self.smoothers = nn.ParameterList(kernels(n, in_channels, out_channels) for n in num_iterations)
-        self.systems = nn.ParameterList(kernels(n, out_channels, in_channels) for n in systems)
-        self.smoother_biases = nn.ParameterList(biases(n, in_channels, out_channels) for n in num_iterations if bias)
-        self.system_biases = nn.ParameterList(biases(n, out_channels, in_channels) for n in systems if bias)
-        self.restrictions = nn.ParameterList(kernels(1, in_channels, in_channels) for _ in sizes)
-        self.starts = nn.ParameterList(kernels(1, out_channels, out_channels) for _ in sizes)
-        self.prolongations = nn.ParameterList(kernels(1, out_channels, out_channels, size) for size in sizes)
+        self.smoothers = nn.ParameterList(kernel(in_channels, out_channels) for _ in range(num_iterations))
+        self.systems = nn.ParameterList(kernel(out_channels, in_channels) for _ in range(num_iterations - 1))
+        self.smoother_biases = nn.ParameterList(bias_of(in_channels, out_channels) for _ in self.smoothers if bias)
+        self.system_biases = nn.ParameterList(bias_of(out_channels, in_channels) for _ in self.systems if bias)
+        self.restrictions = nn.ParameterList(kernel(in_channels, in_channels) for _ in sizes)
+        self.starts = nn.ParameterList(kernel(out_channels, out_channels) for _ in sizes)
+        self.prolongations = nn.ParameterList(kernel(out_channels, out_channels, size) for size in sizes)
         grids = [norm_resolution // 2**k for k in range(num_steps)] if norm_resolution else []
         self.norms = nn.ModuleList(nn.LayerNorm([out_channels, n, n]) for n in grids)
 
@@ -112,41 +113,33 @@ class ReferenceMultigrid(nn.Module):
         for level, (pre, _) in enumerate(self.sweeps):
             if v is not None:
                 finer.append((f, v))
-                f, v = self._coarsen(f, self.restrictions[level - 1]), self._coarsen(v, self.starts[level - 1])
-            v = self._iterate(level, f, v, range(pre))
+                f = convolve(f, self.restrictions[level - 1], self.extensions, stride=2)
+                v = convolve(v, self.starts[level - 1], self.extensions, stride=2)
+            first = self.starts_at[level]
+            v = self._iterate(f, v, range(first, first + pre))
         for level in reversed(range(len(finer))):
             f, fine = finer[level]
-            v = fine + functional.conv_transpose2d(v, self.prolongations[level][0], stride=2, padding=1)
+            v = functional.conv_transpose2d(v, self.prolongations[level], stride=2, padding=1).add_(fine)
             if self.norms:
                 v = self.norms[level](v)
-            pre, post = self.sweeps[level]
-            v = self._iterate(level, f, v, range(pre, pre + post))
+            v = self._iterate(f, v, range(self.starts_at[level] + self.sweeps[level][0], self.starts_at[level + 1]))
         return v
 
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""
         return f"{self.in_channels}, {self.out_channels}, {list(self.sweeps)}, domain={self.domain}"
 
-    def _iterate(self, level: int, f: Tensor, v: Tensor | None, iterations: range) -> Tensor:
+    def _iterate(self, f: Tensor, v: Tensor | None, iterations: range) -> Tensor:
         """``v <- v + S (f - A v)``."""
-        # Unbound once: a slice per kernel would fill a gradient of zeros for each.
-        smoothers, systems = self.smoothers[level].unbind(0), self.systems[level].unbind(0)
-        shift = len(smoothers) - len(systems)
         for index in iterations:
-            rest = f
-            if v is not None:
-                bias = self._bias(self.system_biases, level, index - shift)
-                rest = f - convolve(v, systems[index - shift], self.extensions, bias=bias)
-            bias = self._bias(self.smoother_biases, level, index)
-            change = convolve(rest, smoothers[index], self.extensions, bias=bias)
-            v = change if v is None else v + change
+            rest = f if v is None else f - self._convolve(v, self.systems, self.system_biases, index - 1)
+            change = self._convolve(rest, self.smoothers, self.smoother_biases, index)
+            # In place: the result of a convolution is fresh, and a further field in memory costs more than the sum.
+            v = change if v is None else change.add_(v)
         return f if v is None else v
 
-    def _bias(self, biases: nn.ParameterList, level: int, index: int) -> Tensor | None:
-        return biases[level][index] if len(biases) else None
-
-    def _coarsen(self, u: Tensor, kernel: Tensor) -> Tensor:
-        return convolve(u, kernel[0], self.extensions, stride=2)
+    def _convolve(self, u: Tensor, kernels: nn.ParameterList, biases: nn.ParameterList, index: int) -> Tensor:
+        return convolve(u, kernels[index], self.extensions, bias=biases[index] if len(biases) else None)
 
     def _check(self, f: Tensor) -> None:
         if f.ndim != 4 or f.shape[1] != self.in_channels:

@@ -25,7 +25,9 @@ def convolve(
         if not extension.is_zero:
             u = extension.extend(u, dim)
         padding.append(int(extension.is_zero))
-    return _CONVOLVE[len(padding)](u, kernel, bias, stride=stride, padding=padding)
+    v = _CONVOLVE[len(padding)](u, kernel, bias, stride=stride, padding=padding)
+    # One channel has every layout at once, and the convolution then chooses the slow one for its result.
+    return channels_last(v) if u.shape[1] == 1 and v.shape[1] > 1 else v
 
 
 def depthwise(u: Tensor, lines: Sequence[Tensor], *, stride: Shape) -> Tensor:
