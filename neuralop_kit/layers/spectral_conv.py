@@ -23,8 +23,8 @@ class SpectralConv(nn.Module):
 
     ``u_k`` are the Fourier coefficients of the trigonometric interpolant of ``u``, so that nothing depends on the
     resolution. ``k >= 0`` picks, in lexicographic order, one of each pair ``k, -k``: the operator is real and commutes
-    with translations, every parameter matters, and there are ``(prod(2 (modes_a // 2) + 1) + 1) / 2`` complex numbers
-    per pair of channels. 16 and 17 modes both keep the wavenumbers -8..8 (neuraloperator's 16 are -8..7).
+    with translations, no parameter repeats another, and there are ``(prod(2 (modes_a // 2) + 1) + 1) / 2`` complex
+    numbers per pair of channels. 16 and 17 modes both keep the wavenumbers -8..8 (neuraloperator's 16 are -8..7).
 
     A mode that the grid of the input or of the output cannot carry is left out. The Nyquist mode of an even grid
     counts as a cosine, half of it on each sign. Functions whose modes are all kept are treated exactly at every
