@@ -1,7 +1,10 @@
 """Which samples form which batch: a function of (seed, epoch) alone, so that any run can be continued anywhere."""
 
 import hashlib
+import multiprocessing
+import os
 import random
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, cast
@@ -80,7 +83,7 @@ class Batches(Dataset[tuple[Tensor, Tensor, int, int]]):
         generator = torch.Generator().manual_seed(stream_seed(self.seed, self.epoch))
         return DataLoader(
             self, batch_size=None, sampler=range(start, len(self)), num_workers=num_workers,
-            pin_memory=pin_memory, generator=generator,
+            pin_memory=pin_memory, generator=generator, worker_init_fn=_end_with_parent,
         )  # fmt: skip
 
 
@@ -144,6 +147,21 @@ def check_finite(*fields: Tensor, samples: Tensor, name: str) -> None:
                 f"expected finite data, got NaN or infinity in the {side} of samples {samples[~good][:5].tolist()} "
                 f"of dataset {name!r}; repair or remove them"
             )
+
+
+def _end_with_parent(worker: int) -> None:
+    """Let this worker end when the process that trains is killed.
+
+    torch's own worker may not notice, or wait for ever to hand over batches that nobody takes, with all its memory.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(process: Any) -> None:
+    process.join()
+    os._exit(1)
 
 
 @contextmanager

@@ -66,6 +66,8 @@ class Killed(Trainer):
 
     def _objective(self, source: Tensor, target: Tensor, num_samples: int, num_joined: int) -> BatchObjective:
         if self.state.step == self.last_step:
+            if workers := multiprocessing.active_children():
+                (self.folder / "workers").write_text(str([worker.pid for worker in workers]))
             os.kill(os.getpid(), signal.SIGKILL)
         # Every stream that is to be continued is drawn from, and shows in the weights.
         first, second = self.generators
@@ -118,6 +120,8 @@ def run_child(task: Callable[..., None], *arguments: Any, timeout: float = 60) -
 
 def _quietly(task: Callable[..., None], *arguments: Any) -> None:
     torch.set_num_threads(1)
+    # The default on most systems; a child of the server would go back to the server for its own children.
+    multiprocessing.set_start_method("fork", force=True)
     task(*arguments)
 
 

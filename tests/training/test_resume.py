@@ -1,8 +1,10 @@
 """A killed run, resumed in a new process, ends with the same bits as one that was never interrupted."""
 
+import json
 import os
 import random
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -108,9 +110,28 @@ def test_the_points_are_those_that_a_save_reaches(tmp_path, monkeypatch):
 def test_reading_ahead_changes_nothing_and_leaves_no_lock(tmp_path):
     # Two worker processes, killed mid-epoch; their parent's lock must not survive in them.
     assert run_child(run, tmp_path / "killed", 5, adamw, 2, 2) == -signal.SIGKILL
+    workers = json.loads((tmp_path / "killed" / "workers").read_text())
+    assert len(workers) == 2
+    assert_gone(workers)
+    (tmp_path / "killed" / "workers").unlink()
     assert run_child(run, tmp_path / "killed", None, adamw, 2, 2) == 0
     assert run_child(run, tmp_path / "alone", None, adamw, 0, 2) == 0
     assert_same_run(tmp_path / "killed", tmp_path / "alone")
+
+
+def assert_gone(processes: list[int]) -> None:
+    """No worker outlives its trainer: torch alone leaves them waiting for ever, with all their memory."""
+    deadline = time.monotonic() + 20
+    while alive := [p for p in processes if is_running(p)]:
+        assert time.monotonic() < deadline, f"left behind: {alive}"
+        time.sleep(0.05)
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("optimizer", [sgd, lbfgs, lion, noisy])
