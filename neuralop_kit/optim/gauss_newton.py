@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch.optim.optimizer import ParamsT
 
-from neuralop_kit.optim.gram.control import AdaptiveHalving, Halving, StepControl
+from neuralop_kit.optim.gram.control import AdaptiveHalving, StepControl
 from neuralop_kit.optim.gram.engines import Engine
 from neuralop_kit.optim.gram.filters import Damp, Power
 from neuralop_kit.optim.gram.optimizer import GramOptimizer
@@ -118,7 +118,7 @@ class HIG(GramOptimizer):
         exponent: of S; -1/2 is the half-inverse, -1 Gauss-Newton, 1 gradient descent.
         control, engine, weights, weight_decay: see :class:`GaussNewton`.
 
-    Good values: rtol 1e-6; without noise lr 1 under :class:`Halving`.
+    Good values: rtol 1e-6; without noise lr 1 under :class:`AdaptiveHalving`.
     Source: Schnell et al. (2022), "Half-inverse gradients for physical deep learning", eq. 5.
 
     >>> import torch
@@ -140,6 +140,6 @@ class HIG(GramOptimizer):
     ) -> None:
         filter_ = Power(exponent=exponent, rtol=rtol)
         super().__init__(
-            params, lr, filter_=filter_, control=control or Halving(), engine=engine, weights=weights,
+            params, lr, filter_=filter_, control=control or AdaptiveHalving(), engine=engine, weights=weights,
             weight_decay=weight_decay,
         )  # fmt: skip

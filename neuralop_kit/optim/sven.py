@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch.optim.optimizer import ParamsT
 
-from neuralop_kit.optim.gram.control import Halving, StepControl
+from neuralop_kit.optim.gram.control import AdaptiveHalving, StepControl
 from neuralop_kit.optim.gram.engines import Engine
 from neuralop_kit.optim.gram.filters import Truncate
 from neuralop_kit.optim.gram.optimizer import GramOptimizer
@@ -23,8 +23,9 @@ class Sven(GramOptimizer):
         lr: factor on the step, >= 0.
         rtol: singular values below this fraction of the largest one are dropped, in [0, 1).
         max_rank: number of singular values that are used at most (k of the paper).
-        control: how far to go; by default :class:`Halving` of the step while that improves. :class:`FixedStep` is the
-            paper's rule, for data with noise; for residuals of differential equations it fails.
+        control: how far to go; by default :class:`AdaptiveHalving`, which shortens a step, and drops more singular
+            values for a while, where the residual is far from linear. :class:`FixedStep` is the paper's rule, for data
+            with noise; for residuals of differential equations it fails.
         engine: how to get J; by default the cheapest one that is exact.
         weights: weight of each named block of residuals.
         weight_decay: decoupled, >= 0.
@@ -59,6 +60,6 @@ class Sven(GramOptimizer):
     ) -> None:
         filter_ = Truncate(rtol=rtol, max_rank=max_rank)
         super().__init__(
-            params, lr, filter_=filter_, control=control or Halving(), engine=engine, weights=weights,
+            params, lr, filter_=filter_, control=control or AdaptiveHalving(), engine=engine, weights=weights,
             weight_decay=weight_decay,
         )  # fmt: skip

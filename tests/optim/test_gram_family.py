@@ -324,11 +324,10 @@ def test_predicted_decrease_is_that_of_the_damped_model():
     assert optimizer.info.new_loss == pytest.approx(0.5 * (damping * w).square().sum().item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("control", [LevenbergMarquardt(), AdaptiveHalving()])
-def test_only_a_damping_can_be_adapted(control):
+def test_only_a_damping_can_be_adapted_to_the_decrease():
     problem = Problem()
     with pytest.raises(ArgumentError, match="damped filter"):
-        Sven(problem.parameters(), control=control).step(problem.residual)
+        Sven(problem.parameters(), control=LevenbergMarquardt()).step(problem.residual)
 
 
 def test_no_gradient_is_no_step():

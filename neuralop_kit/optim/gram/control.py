@@ -2,13 +2,16 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from neuralop_kit.optim.gram.filters import Damp, Filter
 from neuralop_kit.solvers.errors import ArgumentError
+
+# Dampings relative to the largest eigenvalue are rounding below this.
+_LEAST = 1e-18
 
 
 class Linearized(Protocol):
@@ -73,28 +76,26 @@ class Halving(StepControl):
 
 @dataclass(frozen=True)
 class AdaptiveHalving(StepControl):
-    """Halving, with a damping that rises after short steps and falls after long ones: safe far away, Newton-like near.
+    """Halving, with a filter that gets softer after short steps and harder after long ones: safe far away, Newton near.
 
-        size < short    damping <- damping * factor
-        size >= long    damping <- damping / factor, not below ``least``
+        size < short    softness <- softness * factor          softness: the damping, or the square of the cut
+        size >= long    softness <- softness / factor          not below the square of the filter's ``rtol``
 
-    If no size improves, larger dampings are tried in the same step. Whether a step was good is asked of its size, not
-    of the decrease of the loss: a damping that is chosen for the largest decrease follows every valley floor.
+    If no size improves, a softer filter is tried in the same step. Whether a step was good is asked of its size, not of
+    the decrease of the loss: a damping that is chosen for the largest decrease follows every valley floor.
 
     Args:
         factor: above 1.
         short, long: sizes, ``short <= long``.
-        least: smallest damping, relative as that of :class:`Damp`.
-        max_tries: dampings per step.
+        max_tries: filters per step.
         max_halvings: of the last of them; the earlier ones are given up once a step is far too short.
 
-    Good values: the defaults, found on regression with MLPs and on Poisson and Burgers PINNs. The rule is ours.
+    Good values: the defaults, found on regression with MLPs and on Poisson, heat and Burgers PINNs. The rule is ours.
     """
 
     factor: float = 1e4
     short: float = 2.0**-6
     long: float = 0.25
-    least: float = 1e-18
     max_tries: int = 3
     max_halvings: int = 30
 
@@ -106,22 +107,23 @@ class AdaptiveHalving(StepControl):
             )
 
     def choose(self, problem: Linearized, memory: dict[str, Any]) -> Choice:
-        """The first local minimum over sizes, for the first damping that has one."""
-        damping = memory.get("damping", _damp(problem).damping)
-        # Some halvings beyond `short` tell that the damping is too small.
+        """The first local minimum over sizes, for the first filter that has one."""
+        least = max(problem.filter.rtol**2, _LEAST)
+        softness = memory.get("softness", problem.filter.softness)
+        # Some halvings beyond `short` tell that the filter is too hard.
         enough = min(4 - round(math.log2(self.short)), self.max_halvings)
         choice = Choice(None, 0.0, problem.loss)
         for i in range(self.max_tries):
-            direction = problem.direction(replace(_damp(problem), damping=damping))
+            direction = problem.direction(problem.filter.softened(softness))
             choice = _halve(problem, direction, self.max_halvings if i == self.max_tries - 1 else enough)
             if choice.direction is not None:
                 break
-            damping *= self.factor
-        if choice.size >= self.long:
-            damping = max(damping / self.factor, self.least)
+            softness = max(softness, least) * self.factor
+        if choice.size >= self.long and softness > least:
+            softness = max(softness / self.factor, least)
         elif choice.direction is not None and choice.size < self.short:
-            damping *= self.factor
-        memory["damping"] = min(damping, 1.0)
+            softness = max(softness, least) * self.factor
+        memory["softness"] = min(softness, 1.0)
         return choice
 
 
@@ -187,10 +189,12 @@ class LevenbergMarquardt(StepControl):
 
     def choose(self, problem: Linearized, memory: dict[str, Any]) -> Choice:
         """The first step that lowers the loss."""
-        damping, growth = memory.get("damping", _damp(problem).damping), memory.get("growth", 2.0)
+        if not isinstance(problem.filter, Damp):
+            raise ArgumentError(f"expected a damped filter, got {problem.filter}; use AdaptiveHalving, or GaussNewton")
+        damping, growth = memory.get("damping", problem.filter.damping), memory.get("growth", 2.0)
         choice = Choice(None, 0.0, problem.loss)
         for _ in range(self.max_tries):
-            direction = problem.direction(replace(_damp(problem), damping=damping))
+            direction = problem.direction(problem.filter.softened(damping))
             loss = problem.trial(direction, 1.0)
             predicted = problem.loss - problem.predicted(direction, 1.0)
             ratio = (problem.loss - loss) / predicted if predicted > 0 else 0.0
@@ -199,7 +203,7 @@ class LevenbergMarquardt(StepControl):
                 choice = Choice(direction, 1.0, loss)
                 break
             damping, growth = damping * growth, 2 * growth
-        memory["damping"], memory["growth"] = min(max(damping, 1e-24), 1e6), min(growth, 1e6)
+        memory["damping"], memory["growth"] = min(max(damping, _LEAST), 1.0), min(growth, 1e6)
         return choice
 
 
@@ -213,10 +217,3 @@ def _halve(problem: Linearized, direction: Tensor, max_halvings: int) -> Choice:
         elif best.direction is not None:
             break
     return best
-
-
-def _damp(problem: Linearized) -> Damp:
-    """The filter of a problem whose damping is to be adapted."""
-    if not isinstance(problem.filter, Damp):
-        raise ArgumentError(f"expected a damped filter to adapt, got {problem.filter}; use Halving, or GaussNewton")
-    return problem.filter

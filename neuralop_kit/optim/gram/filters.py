@@ -7,7 +7,7 @@ are relative to the largest singular value, so that they mean the same for every
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,15 @@ class Filter(ABC):
     @abstractmethod
     def __call__(self, s: Tensor) -> Tensor:
         """``f(s)`` for positive values in descending order, the largest first."""
+
+    @property
+    def softness(self) -> float:
+        """Squares of singular values below this fraction of the largest one are held back."""
+        return self.rtol**2
+
+    @abstractmethod
+    def softened(self, softness: float) -> "Filter":
+        """The same with another :attr:`softness`."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,10 @@ class Truncate(Filter):
             inverse[self.max_rank :] = 0
         return inverse
 
+    def softened(self, softness: float) -> Filter:
+        """Cut off earlier."""
+        return replace(self, rtol=max(self.rtol, min(softness, 0.999) ** 0.5))
+
 
 @dataclass(frozen=True)
 class Damp(Filter):
@@ -73,6 +86,15 @@ class Damp(Filter):
         """The damped inverse."""
         return s / (s.square() + self.damping * s[0].square())
 
+    @property
+    def softness(self) -> float:
+        """The damping."""
+        return self.damping
+
+    def softened(self, softness: float) -> Filter:
+        """With another damping."""
+        return replace(self, damping=softness)
+
 
 @dataclass(frozen=True)
 class Power(Filter):
@@ -92,6 +114,10 @@ class Power(Filter):
     def __call__(self, s: Tensor) -> Tensor:
         """The power."""
         return s**self.exponent
+
+    def softened(self, softness: float) -> Filter:
+        """Cut off earlier."""
+        return replace(self, rtol=max(self.rtol, min(softness, 0.999) ** 0.5))
 
 
 def check_rtol(rtol: float) -> None:
