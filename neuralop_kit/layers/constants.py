@@ -38,7 +38,6 @@ def constant(rule: Callable[..., NDArray[Any]]) -> Callable[..., Tensor]:
         with torch.inference_mode(False):
             return torch.from_numpy(array(sizes, dtype)).to(device)
 
-    @torch.compiler.allow_in_graph
     def tensor(*arguments: Any) -> Tensor:
         *sizes, dtype, device = arguments
         if device.type != "cpu":
@@ -46,4 +45,5 @@ def constant(rule: Callable[..., NDArray[Any]]) -> Callable[..., Tensor]:
         # A new tensor on the same memory costs nothing, and belongs to whichever mode or tracer asks for it.
         return torch.from_numpy(array(tuple(sizes), dtype))
 
-    return tensor
+    in_graph: Callable[..., Tensor] = torch.compiler.allow_in_graph(tensor)
+    return in_graph

@@ -16,6 +16,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -238,10 +239,11 @@ def left_multiply(matrix: Tensor, x: Tensor) -> Tensor:
     return torch.matmul(matrix, x)
 
 
-@torch.compiler.assume_constant_result
+# A compiled layer keeps the answer of its first call.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _products_are_rounded(device_type: str) -> bool:
-    backend = torch.backends.cuda.matmul if device_type == "cuda" else torch.backends.mkldnn.matmul
-    return backend.fp32_precision in ("tf32", "bf16")
+    backend: Any = torch.backends.cuda if device_type == "cuda" else torch.backends.mkldnn
+    return backend.matmul.fp32_precision in ("tf32", "bf16")
 
 
 def products_are_rounded(like: Tensor) -> bool:

@@ -48,7 +48,7 @@ class Resample(nn.Module):
         if isinstance(domain, SphereDomain) or domain.num_dims > 3:
             raise DomainError(f"expected a box of one to three dimensions, got {domain}; resample a sphere by SHT")
         if interpolation is None:
-            rules = [Trigonometric() if axis.is_periodic else Cubic() for axis in domain.axes]
+            rules: list[Interpolation] = [Trigonometric() if axis.is_periodic else Cubic() for axis in domain.axes]
         elif isinstance(interpolation, Interpolation):
             rules = [interpolation] * domain.num_dims
         else:
