@@ -148,16 +148,19 @@ class Trainer:
             while self.state.epoch < epochs and not self._has_stalled():
                 began = time.perf_counter()
                 self._train_epoch(datasets, bar, num_workers)
-                self._close_epoch(valid, time.perf_counter() - began, bar)
+                self._close_epoch(valid, num_workers, time.perf_counter() - began, bar)
         return self.state.history
 
-    def evaluate(self, datasets: Mapping[str, PairDataset], *, batch_size: int = 32) -> dict[str, dict[str, float]]:
+    def evaluate(
+        self, datasets: Mapping[str, PairDataset], *, batch_size: int = 32, num_workers: int = 0
+    ) -> dict[str, dict[str, float]]:
         """Loss and metrics on each dataset: ``{"64": {"loss": 0.01}, "128": ...}``, means over the samples."""
         was_training = self.network.training
         self.network.eval()
+        options = {"batch_size": batch_size, "num_workers": num_workers}
         try:
             return {
-                name: evaluate(self._predict, data, self.metrics, batch_size=batch_size, move=self._move)
+                name: evaluate(self._predict, data, self.metrics, move=self._move, **options)
                 for name, data in check_named(datasets).items()
             }
         finally:
@@ -208,7 +211,7 @@ class Trainer:
                 self._save()
             bar.update()
 
-    def _close_epoch(self, valid: Mapping[str, PairDataset], seconds: float, bar: Any) -> None:
+    def _close_epoch(self, valid: Mapping[str, PairDataset], num_workers: int, seconds: float, bar: Any) -> None:
         """Evaluate, record, move the schedule, write the checkpoint."""
         self._check_weights()
         state = self.state
@@ -216,7 +219,7 @@ class Trainer:
         record["learning_rate"] = float(self.optimizer.param_groups[0].get("lr", 0.0))
         distributed.share_buffers(self.model)
         with clean_weights(self.optimizer):
-            measured = self.evaluate(valid, batch_size=state.batch_size)
+            measured = self.evaluate(valid, batch_size=state.batch_size, num_workers=num_workers)
         for name, values in measured.items():
             record |= {f"{name}/{metric}": value for metric, value in values.items()}
         monitored = record[f"{next(iter(valid))}/loss" if valid else "train_loss"]
