@@ -15,7 +15,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -33,17 +33,42 @@ class BatchObjective:
         loss: mean loss over this process's samples, with its graph.
         residual: signed real vector of this batch, with its graph.
         num_samples, num_joined: samples of this process, and of all processes together.
+        device: where the model is.
     """
 
     loss: Callable[[], Tensor]
     residual: Callable[[], Tensor]
     num_samples: int
     num_joined: int
+    device: torch.device
 
     @property
     def share(self) -> float:
         """Weight that turns the mean over processes of local means, which DDP forms, into the mean over samples."""
         return self.num_samples * distributed.world_size() / self.num_joined
+
+    def repeatable(self) -> "BatchObjective":
+        """The same, where every call sees the random numbers of the first: a line search needs one function.
+
+        Torch's streams are meant. Later calls leave them alone, so that the optimizer's own draws go on.
+        """
+        start: list[Tensor] = []
+
+        def repeat(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
+            def call() -> Tensor:
+                now = _streams(self.device)
+                if not start:
+                    start.extend(now)
+                    return function()
+                _set_streams(self.device, start)
+                try:
+                    return function()
+                finally:
+                    _set_streams(self.device, now)
+
+            return call
+
+        return replace(self, loss=repeat(self.loss), residual=repeat(self.residual))
 
     def joined(self, loss: Tensor) -> Tensor:
         """Mean loss over the samples of all processes, the same number on each of them."""
@@ -101,6 +126,7 @@ class ClosureStep(Step):
 
     def __call__(self, objective: BatchObjective) -> Tensor:
         """Take the step."""
+        objective = objective.repeatable()
         before: list[Tensor] = []
 
         def closure() -> Tensor:
@@ -134,6 +160,7 @@ class FunctionStep(Step):
 
     def __call__(self, objective: BatchObjective) -> Tensor:
         """Take the step."""
+        objective = objective.repeatable()
         with torch.no_grad():
             before = objective.loss().detach()
         self.optimizer.step(self.function(objective))  # type: ignore[arg-type]
@@ -159,6 +186,16 @@ class ResidualStep(FunctionStep):
     def function(self, objective: BatchObjective) -> Callable[[], Tensor]:
         """The residual."""
         return objective.residual
+
+
+def _streams(device: torch.device) -> list[Tensor]:
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def _set_streams(device: torch.device, states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
 
 
 STEP_KINDS: dict[str, type[Step]] = {

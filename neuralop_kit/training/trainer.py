@@ -247,7 +247,7 @@ class Trainer:
             with self._precision():
                 return self.training_residual(source, target)
 
-        return BatchObjective(loss, residual, num_samples, num_joined)
+        return BatchObjective(loss, residual, num_samples, num_joined, self.device)
 
     def _predict(self, source: Tensor) -> Tensor:
         # Not through DDP: the processes may meet different numbers of batches here.

@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 
 from neuralop_kit import Domain
 from neuralop_kit.layers import SpectralConv
-from neuralop_kit.optim import NVRM
+from neuralop_kit.optim import NVRM, Sven
 from neuralop_kit.solvers.errors import ArgumentError, CheckpointError, MissingExtraError, NonFiniteError, ShapeError
 from neuralop_kit.training import (
     CheckpointFolder,
@@ -116,13 +116,13 @@ class TestLearning:
         [
             (lambda p: torch.optim.LBFGS(p, lr=1.0, max_iter=15, line_search_fn="strong_wolfe"), 5, 1e-3),
             (GaussNewton, 1, 1e-5),
+            (lambda p: Sven(p, lr=1.0), 3, 1e-4),
             (RandomSearch, 60, 0.9),
         ],
-        ids=["closure", "residual", "value"],
+        ids=["closure", "residual", "our residual", "value"],
     )
     def test_other_kinds_of_step(self, make, epochs, bound):
-        data, model = derivatives(8, 16), line_model()
-        model = spectral_model()
+        data, model = derivatives(8, 16), spectral_model()
         trainer = Trainer(model, make(model.parameters()), loss=RelativeL2(DOMAIN), metrics={"vrmse": vrmse})
         history = trainer.fit(data, epochs=epochs, batch_size=8, valid={"16": data})
         assert history[0]["train_loss"] > 0.5
@@ -136,6 +136,22 @@ class TestLearning:
             expected = relative_l2(model(data.tensors[0]), data.tensors[1]).item()
             history = Trainer(model, make(model.parameters()), loss=RelativeL2()).fit(data, epochs=1, batch_size=6)
             assert history[0]["train_loss"] == pytest.approx(expected, rel=1e-6)
+
+    @pytest.mark.parametrize("kind", ["closure", "residual", "value"])
+    def test_every_call_within_a_step_sees_the_same_random_numbers(self, kind):
+        class Calling(torch.optim.SGD):
+            step_kind = kind
+
+            def step(self, function):
+                values, own = zip(*[(function(), torch.rand(1)) for _ in range(3)], strict=True)
+                assert all(torch.equal(value, values[0]) for value in values)
+                assert len(set(own)) == 3  # while the optimizer's own draws go on
+                return values[0].sum()
+
+        model = nn.Sequential(spectral_model(8), nn.Dropout(0.5), nn.Conv1d(8, 1, 1))
+        trainer = Trainer(model, Calling(model.parameters(), lr=0.0), loss=RelativeL2(DOMAIN))
+        history = trainer.fit(derivatives(8, 16), epochs=3, batch_size=8)
+        assert len({record["train_loss"] for record in history}) == 3  # and the next step sees others
 
     def test_autocast(self):
         model = nn.Sequential(spectral_model(4), nn.Conv1d(4, 1, 1))
