@@ -7,19 +7,28 @@ SOAP              Adam in the eigenbasis of Shampoo; complex weights mode by mod
 M3                orthogonalised momentum at two time scales
 DeltaGD           gradient descent that forgets along the inputs of linear layers
 NVRM              neural variability on top of any optimizer
+Noise             its distribution: Gaussian, Laplace, Uniform, Rademacher
 
 From the vector of all residuals, ``step(residual_fn)``:
 Sven              truncated pseudo-inverse of the Jacobian
 GaussNewton       damped least squares
 SPRING            the same with momentum on the increment
 HIG               half-inverse gradients
+StepControl       how far they go: AdaptiveHalving, Halving, GridSearch, Armijo, LevenbergMarquardt, FixedStep
+Engine            how they get the Jacobian: Automatic, Ghost, BatchedVJP
+StepInfo          what became of a step
 
-How far they go: AdaptiveHalving, Halving, GridSearch, Armijo, LevenbergMarquardt, FixedStep.
-How they get the Jacobian: Automatic, Ghost, BatchedVJP.
+From values of the loss, ``step(loss_fn)``:
+SPSA              differences along random directions; MeZO
+EvolutionStrategy antithetic, by rank
+ForwardGradient   exact derivatives along random directions, in forward mode
+
+To build on: KitOptimizer, GramOptimizer, ZerothOrder.
 """
 
 from neuralop_kit.optim.base import KitOptimizer
 from neuralop_kit.optim.delta_gd import DeltaGD
+from neuralop_kit.optim.forward_gradient import ForwardGradient
 from neuralop_kit.optim.gauss_newton import HIG, SPRING, GaussNewton
 from neuralop_kit.optim.gram.control import (
     AdaptiveHalving,
@@ -38,7 +47,9 @@ from neuralop_kit.optim.muon import Muon
 from neuralop_kit.optim.noise import Gaussian, Laplace, Noise, Rademacher, Uniform
 from neuralop_kit.optim.nvrm import NVRM
 from neuralop_kit.optim.soap import SOAP
+from neuralop_kit.optim.spsa import SPSA, EvolutionStrategy
 from neuralop_kit.optim.sven import Sven
+from neuralop_kit.optim.zeroth_order import ZerothOrder
 
 __all__ = [
     "Lion",
@@ -47,6 +58,11 @@ __all__ = [
     "M3",
     "DeltaGD",
     "NVRM",
+    "Noise",
+    "Gaussian",
+    "Laplace",
+    "Uniform",
+    "Rademacher",
     "Sven",
     "GaussNewton",
     "SPRING",
@@ -63,11 +79,10 @@ __all__ = [
     "Ghost",
     "BatchedVJP",
     "StepInfo",
-    "GramOptimizer",
-    "Noise",
-    "Gaussian",
-    "Laplace",
-    "Uniform",
-    "Rademacher",
+    "SPSA",
+    "EvolutionStrategy",
+    "ForwardGradient",
     "KitOptimizer",
+    "GramOptimizer",
+    "ZerothOrder",
 ]

@@ -42,6 +42,10 @@ class KitOptimizer(Optimizer):
         super().add_param_group(param_group)
         self.check_group(self.param_groups[-1])
 
+    def __getstate__(self) -> Group:
+        # torch keeps state and groups only; what else a leaf was made with is as much part of a copy.
+        return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
+
     def check_group(self, group: Group) -> None:
         """Raise an :class:`ArgumentError` when an option of ``group`` is outside its valid range."""
         check_nonnegative("lr", group["lr"])

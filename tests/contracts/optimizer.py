@@ -69,6 +69,8 @@ class OptimizerContract:
     has_complex_option: bool = False
     # States that are copies of the weight, in its dtype.
     weight_copies: tuple[str, ...] = ()
+    # A weight that the loss does not feel moves all the same, as no gradient says so.
+    moves_unused_weights: bool = False
     # Steps after which a state is worth saving: late enough for every buffer to have been used.
     num_before_save: int = 3
 
@@ -221,7 +223,7 @@ class OptimizerContract:
         self.advance(optimizer, problem, 3)
         self.finish(optimizer)
         assert torch.equal(problem.square, before)
-        assert torch.equal(unused, torch.ones_like(unused))
+        assert torch.equal(unused, torch.ones_like(unused)) == (not self.moves_unused_weights)
 
     def test_negative_rate_is_refused(self):
         with pytest.raises(ArgumentError, match="lr"):

@@ -90,10 +90,6 @@ class GramOptimizer(KitOptimizer):
         self.info: StepInfo | None = None
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
-    def __getstate__(self) -> dict[str, Any]:
-        names = ("filter", "control", "engine", "weights", "momentum", "max_norm", "info")
-        return {**super().__getstate__(), **{name: getattr(self, name) for name in names}}
-
     @torch.no_grad()
     def step(self, closure: ResidualFunction | None = None) -> Any:  # type: ignore[override]
         """One step.
