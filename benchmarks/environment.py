@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,9 @@ def cpu_model() -> str:
     return found[1] if found else platform.processor() or "unknown"
 
 
+@cache
 def git_state() -> dict[str, Any]:
-    """Commit, and whether the tree differs from it; both ``None`` outside a checkout."""
+    """Commit, and whether the tree differs from it, when first asked; both ``None`` outside a checkout."""
     commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
 

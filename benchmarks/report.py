@@ -110,7 +110,9 @@ def environments(records: Sequence[Record]) -> list[str]:
             f"{k} {v}" for record in members for k, v in record.environment["packages"].items() if v
         )
         groups = ", ".join(dict.fromkeys(record.group for record in members))
-        lines.append(f"- {f'{groups}: ' if len(places) > 1 else ''}{place}; {', '.join(versions)}")
+        busy = max((record.environment["load"] or 0.0 for record in members), default=0.0)
+        facts = f"{place}, {load(busy, members[0].environment['cores'])}; {', '.join(versions)}"
+        lines.append(f"- {f'{groups}: ' if len(places) > 1 else ''}{facts}")
     return ["## Where these numbers come from", "\n".join(lines)]
 
 
@@ -119,9 +121,19 @@ def environment(record: Record) -> str:
     e, s = record.environment, record.setting
     commit = f"{e['commit'][:10]}{' with local changes' if e['dirty'] else ''}" if e["commit"] else "unknown"
     return (
-        f"{s['profile']['name']} profile, seed {s['seed']}, {e['device']}, {e['cpu']}, {e['cores']} cores, "
+        f"{s['profile']['name']} profile, seed {s['seed']}, {e['device']}, {e['cpu']}, "
         f"threads: {e['threads']}, Python {e['python']}, commit {commit}, {record.started[:10]}"
     )
+
+
+def load(busy: float, cores: int) -> str:
+    """How busy the machine was, and a warning where that spoils the numbers.
+
+    >>> load(9.7, 2)
+    'load up to 9.7 on 2 cores: **busy, times and ratios of threaded code are not to be trusted**'
+    """
+    warning = ": **busy, times and ratios of threaded code are not to be trusted**" if busy > 1.5 * cores else ""
+    return f"load up to {busy:.1f} on {cores} cores{warning}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
