@@ -2,6 +2,7 @@
 
 MultigridOperator     the layer
 ReferenceMultigrid    the layer of the released code, to compare with
+ConditionedMultigrid  a cycle for -div(a grad u) whose coefficient is an input: a learned preconditioner
 RandomKernels         first stencils: random
 EllipticKernels       first stencils: those of a textbook solver for an elliptic equation
 Initialization        base of the two
@@ -15,6 +16,7 @@ symmetry_defect       how far a layer is from its adjoint
 Transfers             full weighting and linear interpolation between neighbouring grids, exact at walls
 """
 
+from neuralop_kit.layers.multigrid.conditioned import ConditionedMultigrid
 from neuralop_kit.layers.multigrid.diagnostics import condition_number, contraction_factor, symmetry_defect
 from neuralop_kit.layers.multigrid.initialization import EllipticKernels, Initialization, RandomKernels
 from neuralop_kit.layers.multigrid.operator import MultigridOperator
@@ -25,6 +27,7 @@ from neuralop_kit.layers.multigrid.transfers import Transfers
 __all__ = [
     "MultigridOperator",
     "ReferenceMultigrid",
+    "ConditionedMultigrid",
     "RandomKernels",
     "EllipticKernels",
     "Initialization",

@@ -108,15 +108,13 @@ class ReferenceMultigrid(nn.Module):
         """Apply the layer."""
         self._check(f)
         f = channels_last(f)
-        v: Tensor | None = None
+        v = self._iterate(f, None, range(self.sweeps[0][0]))
         finer: list[tuple[Tensor, Tensor]] = []
-        for level, (pre, _) in enumerate(self.sweeps):
-            if v is not None:
-                finer.append((f, v))
-                f = convolve(f, self.restrictions[level - 1], self.extensions, stride=2)
-                v = convolve(v, self.starts[level - 1], self.extensions, stride=2)
-            first = self.starts_at[level]
-            v = self._iterate(f, v, range(first, first + pre))
+        for level, (pre, _) in enumerate(self.sweeps[1:], start=1):
+            finer.append((f, v))
+            f = convolve(f, self.restrictions[level - 1], self.extensions, stride=2)
+            v = convolve(v, self.starts[level - 1], self.extensions, stride=2)
+            v = self._iterate(f, v, range(self.starts_at[level], self.starts_at[level] + pre))
         for level in reversed(range(len(finer))):
             f, fine = finer[level]
             v = functional.conv_transpose2d(v, self.prolongations[level], stride=2, padding=1).add_(fine)
