@@ -18,12 +18,16 @@ StepControl       how far they go: AdaptiveHalving, Halving, GridSearch, Armijo,
 Engine            how they get the Jacobian: Automatic, Ghost, BatchedVJP
 StepInfo          what became of a step
 
+From loss and gradient at several points, ``step(closure)``:
+SSBroyden         dense quasi-Newton with self-scaling; also SSBFGS and plain BFGS
+
 From values of the loss, ``step(loss_fn)``:
 SPSA              differences along random directions; MeZO
 EvolutionStrategy antithetic, by rank
 ForwardGradient   exact derivatives along random directions, in forward mode
 
-To build on: KitOptimizer, GramOptimizer, ZerothOrder.
+What kind of solution was found: :mod:`neuralop_kit.optim.diagnostics`.
+To build on: KitOptimizer, GramOptimizer, QuasiNewton, ZerothOrder.
 """
 
 from neuralop_kit.optim.base import KitOptimizer
@@ -46,6 +50,7 @@ from neuralop_kit.optim.m3 import M3
 from neuralop_kit.optim.muon import Muon
 from neuralop_kit.optim.noise import Gaussian, Laplace, Noise, Rademacher, Uniform
 from neuralop_kit.optim.nvrm import NVRM
+from neuralop_kit.optim.quasi_newton import BFGS, SSBFGS, QuasiNewton, SSBroyden
 from neuralop_kit.optim.soap import SOAP
 from neuralop_kit.optim.spsa import SPSA, EvolutionStrategy
 from neuralop_kit.optim.sven import Sven
@@ -79,10 +84,14 @@ __all__ = [
     "Ghost",
     "BatchedVJP",
     "StepInfo",
+    "SSBroyden",
+    "SSBFGS",
+    "BFGS",
     "SPSA",
     "EvolutionStrategy",
     "ForwardGradient",
     "KitOptimizer",
     "GramOptimizer",
+    "QuasiNewton",
     "ZerothOrder",
 ]

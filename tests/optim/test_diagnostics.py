@@ -1,0 +1,136 @@
+"""Diagnostics on cases whose answers are known."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from neuralop_kit.optim.diagnostics import (
+    effective_rank,
+    forgetting,
+    frequency_errors,
+    opposing_signals,
+    sharpness,
+    sparsity,
+    stable_rank,
+)
+from neuralop_kit.solvers.errors import ArgumentError, ShapeError
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_sharpness_of_a_quadratic_is_its_largest_eigenvalue():
+    values = torch.cat([torch.linspace(-1, 1, 58, dtype=torch.float64), torch.tensor([9.0, -7.0], dtype=torch.float64)])
+    basis = torch.linalg.qr(torch.randn(60, 60, generator=generator(), dtype=torch.float64)).Q
+    hessian = basis @ torch.diag(values) @ basis.T
+    left, right = nn.Parameter(torch.ones(4, 5).double()), nn.Parameter(torch.ones(40).double())
+
+    def loss() -> torch.Tensor:
+        x = torch.cat([left.flatten(), right])
+        return 0.5 * x @ hessian @ x
+
+    largest, smallest = sharpness(loss, [left, right], num_iterations=25, generator=generator())
+    assert largest == pytest.approx(9.0, rel=1e-6)
+    assert smallest == pytest.approx(-7.0, rel=1e-6)
+
+
+def test_sharpness_equals_that_of_the_whole_hessian():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    x, y = torch.rand(12, 2).double(), torch.rand(12, 1).double()
+    parameters = list(model.parameters())
+
+    def loss(*values: torch.Tensor) -> torch.Tensor:
+        names = [name for name, _ in model.named_parameters()]
+        out = torch.func.functional_call(model, dict(zip(names, values or parameters, strict=True)), (x,))
+        return (out - y).square().mean()
+
+    blocks = torch.autograd.functional.hessian(loss, tuple(parameters))
+    rows = [
+        torch.cat([b.reshape(p.numel(), -1) for b in row], dim=1) for p, row in zip(parameters, blocks, strict=True)
+    ]
+    values = torch.linalg.eigvalsh(torch.cat(rows))
+    largest, smallest = sharpness(loss, parameters, num_iterations=17, generator=generator())
+    assert largest == pytest.approx(values[-1].item(), rel=1e-9)
+    assert smallest == pytest.approx(values[0].item(), rel=1e-6, abs=1e-12)
+
+
+def test_a_linear_loss_is_flat():
+    weight = nn.Parameter(torch.ones(3))
+    assert sharpness(lambda: weight.sum(), [weight]) == (0.0, 0.0)
+
+
+def test_ranks_of_known_matrices():
+    assert effective_rank(torch.eye(6)) == pytest.approx(6, abs=1e-9)
+    assert effective_rank(torch.outer(torch.arange(4.0), torch.ones(3))) == pytest.approx(1, abs=1e-5)
+    assert effective_rank(torch.zeros(3, 3)) == 0
+    assert stable_rank(torch.diag(torch.tensor([2.0, 1.0, 1.0]))) == pytest.approx(1.5)
+    # Two singular values in the ratio 3 : 1 have entropy log 4 - 3/4 log 3.
+    expected = math.exp(math.log(4) - 0.75 * math.log(3))
+    assert effective_rank(torch.diag(torch.tensor([3.0, 1.0]))) == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ShapeError, match="matrix"):
+        effective_rank(torch.ones(2, 2, 2))
+
+
+def test_sparsity_counts_small_weights():
+    assert sparsity([torch.tensor([1.0, 0.001, -0.5, 0.0]), torch.tensor([10.0, 0.05])]) == 0.5
+
+
+def test_opposing_groups_are_found():
+    # Sample 0 pulls the first weight up, sample 1 down; the others hardly feel it.
+    weight = nn.Parameter(torch.tensor([0.1, 0.0], dtype=torch.float64))
+    targets = torch.cat([torch.tensor([5.0, -5.0]), torch.zeros(18)]).double()
+
+    def losses() -> torch.Tensor:
+        return 0.5 * (weight[0] - targets).square() + 0.0 * weight[1]
+
+    with torch.no_grad():
+        before = losses()
+        weight[0] += 0.2
+    found = opposing_signals(losses, [weight], before)
+    assert found.rising.tolist() == [1]
+    assert found.falling.tolist() == [0]
+    assert found.cosine == pytest.approx(-1.0)
+    # All losses have curvature one in that direction.
+    assert found.curvature == pytest.approx(1.0)
+    # (4.7^2 + 5.3^2) / 20^2 of 0.3^2: they cancel in the mean.
+    assert found.share == pytest.approx((4.7**2 + 5.3**2) / 400 / 0.09)
+
+
+def test_samples_that_agree_do_not_oppose():
+    # Negative control: one common target.
+    weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    scales = torch.linspace(1, 2, 20, dtype=torch.float64)
+    found = opposing_signals(lambda: 0.5 * scales * (weight - 3.0).square(), [weight], torch.zeros(20).double())
+    assert found.cosine == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("shape", [(16,), (12, 9)])
+def test_frequency_errors_separate_the_modes(shape):
+    x = torch.meshgrid(*[torch.arange(n).double() / n * 2 * math.pi for n in shape], indexing="ij")[0]
+    target = (torch.sin(x) + 0.5 * torch.sin(3 * x)).expand(2, 1, *shape)
+    prediction = (0.9 * torch.sin(x) + 0.2 * torch.sin(3 * x)).expand(2, 1, *shape)
+    errors = frequency_errors(prediction, target)
+    assert len(errors) == min(shape) // 2 + 1
+    assert errors[1].item() == pytest.approx(0.1)
+    assert errors[3].item() == pytest.approx(0.6)
+    assert errors[[0, 2, 4]].isnan().all()
+
+
+def test_forgetting_is_a_factor():
+    assert forgetting(1e-3, 1e-2) == pytest.approx(10)
+
+
+def test_bad_values_are_refused():
+    with pytest.raises(ArgumentError, match="errors"):
+        forgetting(0.0, 1.0)
+    with pytest.raises(ShapeError, match="one shape"):
+        frequency_errors(torch.ones(1, 1, 4), torch.ones(1, 1, 5))
+    weight = nn.Parameter(torch.ones(4))
+    with pytest.raises(ArgumentError, match="fraction"):
+        opposing_signals(lambda: weight, [weight], torch.ones(4), fraction=0.7)
+    with pytest.raises(ShapeError, match="losses"):
+        opposing_signals(lambda: weight, [weight], torch.ones(3))
