@@ -1,6 +1,7 @@
 """How a function goes on beyond the ends of an axis: the boundary condition, one ghost value per end."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,22 +14,33 @@ class Extension(ABC):
 
     # A ghost value of zero comes free with the padding of a convolution.
     is_zero = False
+    # How many points at each end the ghost values depend on.
+    depth = 1
 
     @abstractmethod
-    def below(self, u: Tensor, dim: int) -> Tensor:
-        """Values one spacing before the first point, size 1 along ``dim``."""
+    def below(self, first: Sequence[Tensor], last: Sequence[Tensor]) -> Tensor:
+        """The value before the first point, from the first and the last ``depth`` points, each in rising order."""
 
     @abstractmethod
-    def above(self, u: Tensor, dim: int) -> Tensor:
-        """Values one spacing behind the last point, size 1 along ``dim``."""
+    def above(self, first: Sequence[Tensor], last: Sequence[Tensor]) -> Tensor:
+        """The value behind the last point."""
 
     def extend(self, u: Tensor, dim: int, *, before: bool = True, after: bool = True) -> Tensor:
-        """``u`` with its ghost values."""
-        parts = [self.below(u, dim)] if before else []
-        parts.append(u)
-        if after:
-            parts.append(self.above(u, dim))
-        return torch.cat(parts, dim) if len(parts) > 1 else u
+        """``u`` with its ghost values along ``dim``."""
+        if not (before or after):
+            return u
+        size, depth = u.shape[dim], self.depth
+        if size >= 2 * depth:
+            # Split once: the gradient of a slice would be a field of zeros for each.
+            parts = list(u.split([1] * depth + [size - 2 * depth] + [1] * depth, dim))
+            first, last = parts[:depth], parts[-depth:]
+        else:
+            parts = [u]
+            first = [u.narrow(dim, min(i, size - 1), 1) for i in range(depth)]
+            last = [u.narrow(dim, max(size - depth + i, 0), 1) for i in range(depth)]
+        below = [self.below(first, last)] if before else []
+        above = [self.above(first, last)] if after else []
+        return torch.cat([*below, *parts, *above], dim)
 
     def __repr__(self) -> str:
         return type(self).__name__
@@ -37,37 +49,39 @@ class Extension(ABC):
 class Periodic(Extension):
     """The other end follows."""
 
-    def below(self, u: Tensor, dim: int) -> Tensor:
+    def below(self, first: Sequence[Tensor], last: Sequence[Tensor]) -> Tensor:
         """The last value."""
-        return u.narrow(dim, u.shape[dim] - 1, 1)
+        return last[-1]
 
-    def above(self, u: Tensor, dim: int) -> Tensor:
+    def above(self, first: Sequence[Tensor], last: Sequence[Tensor]) -> Tensor:
         """The first value."""
-        return u.narrow(dim, 0, 1)
+        return first[0]
 
 
 class EvenAboutNode(Extension):
     """Zero slope at a wall that is a point: the second value again."""
 
-    def below(self, u: Tensor, dim: int) -> Tensor:
-        """The second value."""
-        return u.narrow(dim, 1, 1)
+    depth = 2
 
-    def above(self, u: Tensor, dim: int) -> Tensor:
+    def below(self, first: Sequence[Tensor], last: Sequence[Tensor]) -> Tensor:
+        """The second value."""
+        return first[1]
+
+    def above(self, first: Sequence[Tensor], last: Sequence[Tensor]) -> Tensor:
         """The last but one."""
-        return u.narrow(dim, u.shape[dim] - 2, 1)
+        return last[0]
 
 
 class EvenAboutFace(Extension):
     """Zero slope at a wall half a spacing away: the first value again."""
 
-    def below(self, u: Tensor, dim: int) -> Tensor:
+    def below(self, first: Sequence[Tensor], last: Sequence[Tensor]) -> Tensor:
         """The first value."""
-        return u.narrow(dim, 0, 1)
+        return first[0]
 
-    def above(self, u: Tensor, dim: int) -> Tensor:
+    def above(self, first: Sequence[Tensor], last: Sequence[Tensor]) -> Tensor:
         """The last value."""
-        return u.narrow(dim, u.shape[dim] - 1, 1)
+        return last[-1]
 
 
 class OddAboutNode(Extension):
@@ -75,39 +89,39 @@ class OddAboutNode(Extension):
 
     is_zero = True
 
-    def below(self, u: Tensor, dim: int) -> Tensor:
+    def below(self, first: Sequence[Tensor], last: Sequence[Tensor]) -> Tensor:
         """Zeros."""
-        return torch.zeros_like(u.narrow(dim, 0, 1))
+        return torch.zeros_like(first[0])
 
-    def above(self, u: Tensor, dim: int) -> Tensor:
+    def above(self, first: Sequence[Tensor], last: Sequence[Tensor]) -> Tensor:
         """Zeros."""
-        return torch.zeros_like(u.narrow(dim, 0, 1))
+        return torch.zeros_like(last[-1])
 
 
 class OddAboutFace(Extension):
     """Zero at a wall half a spacing away: minus the first value."""
 
-    def below(self, u: Tensor, dim: int) -> Tensor:
+    def below(self, first: Sequence[Tensor], last: Sequence[Tensor]) -> Tensor:
         """Minus the first value."""
-        return -u.narrow(dim, 0, 1)
+        return -first[0]
 
-    def above(self, u: Tensor, dim: int) -> Tensor:
+    def above(self, first: Sequence[Tensor], last: Sequence[Tensor]) -> Tensor:
         """Minus the last value."""
-        return -u.narrow(dim, u.shape[dim] - 1, 1)
+        return -last[-1]
 
 
 class Straight(Extension):
-    """No boundary condition: the straight line through the last two values, as exact as linear interpolation is."""
+    """No condition: the line through the last two values, as exact as linear interpolation; constant from one point."""
 
-    def below(self, u: Tensor, dim: int) -> Tensor:
-        """Extrapolated from the first two; a single point is continued as a constant."""
-        first = u.narrow(dim, 0, 1)
-        return 2 * first - u.narrow(dim, 1, 1) if u.shape[dim] > 1 else first
+    depth = 2
 
-    def above(self, u: Tensor, dim: int) -> Tensor:
+    def below(self, first: Sequence[Tensor], last: Sequence[Tensor]) -> Tensor:
+        """Extrapolated from the first two."""
+        return 2 * first[0] - first[1]
+
+    def above(self, first: Sequence[Tensor], last: Sequence[Tensor]) -> Tensor:
         """Extrapolated from the last two."""
-        last = u.narrow(dim, u.shape[dim] - 1, 1)
-        return 2 * last - u.narrow(dim, u.shape[dim] - 2, 1) if u.shape[dim] > 1 else last
+        return 2 * last[-1] - last[0]
 
 
 EXTENSIONS: dict[tuple[str, str], Extension] = {
@@ -126,5 +140,5 @@ def extension_of(axis: Axis) -> Extension:
 
 
 def free_extension_of(axis: Axis) -> Extension:
-    """The rule for right-hand sides, which obey no condition at walls."""
+    """The rule for functions that obey no condition at walls."""
     return EXTENSIONS[axis.boundary, axis.nodes] if axis.is_periodic else Straight()
