@@ -69,8 +69,8 @@ class MgNO(nn.Module):
         domain: a box of one to three dimensions.
         width: channels of the hidden fields.
         num_layers: number of layers before the head.
-        levels, cycle, pre_smoothing, post_smoothing, coarsest, fine_levels, initialization: of each operator. Choose
-            ``coarsest * 2^(levels - 1)`` about the number of intervals per axis of the training data.
+        levels, cycle, pre_smoothing, post_smoothing, coarsest, fine_levels, recompute, initialization: of each
+            operator. Choose ``coarsest * 2^(levels - 1)`` about the number of intervals per axis of the training data.
         activation: pointwise function.
         generator: for the initial weights of the operators.
 
@@ -104,6 +104,7 @@ class MgNO(nn.Module):
         post_smoothing: int = 1,
         coarsest: int | Sequence[int] = 4,
         fine_levels: str = "detail",
+        recompute: bool = False,
         initialization: Initialization | None = None,
         activation: Activation = nn.functional.gelu,
         generator: torch.Generator | None = None,
@@ -124,6 +125,7 @@ class MgNO(nn.Module):
                 post_smoothing=post_smoothing,
                 coarsest=coarsest,
                 fine_levels=fine_levels,
+                recompute=recompute,
                 initialization=initialization,
                 generator=generator,
             )

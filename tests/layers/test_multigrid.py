@@ -209,6 +209,27 @@ def test_every_parameter_gets_a_gradient():
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in layer.parameters()), (cycle, shared)
 
 
+def test_recomputing_gives_the_same_gradients_and_keeps_one_field():
+    u = noise(2, 2, 31, 31).requires_grad_()
+    results, kept = [], []
+    for recompute in (False, True):
+        layer = make(INTERIOR, recompute=recompute)
+        sizes: list[int] = []
+
+        def note(tensor: Tensor, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            out = layer(u)
+        kept.append(sum(sizes))
+        results.append(torch.autograd.grad(out.square().sum(), (u, *layer.parameters())))
+    for again, once in zip(results[1], results[0], strict=True):
+        assert torch.equal(again, once)
+    assert kept[1] <= u.numel()
+    assert kept[0] > 4 * u.numel()  # negative control
+
+
 def test_depth_grows_with_the_resolution_and_parameters_do_not():
     layer = make(INTERIOR, levels=3)
     depths = [layer.hierarchy(noise(1, 2, n, n))[0].finest + 1 for n in (3, 7, 15, 31, 63, 127)]
@@ -257,5 +278,5 @@ def test_the_sphere_is_refused():
 def test_random_kernels_are_reproducible_and_scale_with_the_gain():
     first, second = make(INTERIOR), make(INTERIOR)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
-    doubled = make(INTERIOR, initialization=RandomKernels(gain=2.0))
+    doubled = make(INTERIOR, initialization=RandomKernels(gain=1.0))
     torch.testing.assert_close(doubled.system_kernels[1], 2 * first.system_kernels[1])
