@@ -59,13 +59,13 @@ class BoundedSpectralConv(SpectralConv):
         super().__init__(in_channels, out_channels, modes, generator=generator)
         if type(domain) is not Domain or domain.num_dims != len(self.modes):
             raise DomainError(f"expected a box with {len(self.modes)} axes, got {domain}; give one mode count per axis")
-        self.domain = domain
+        self.domain = self.box = domain
         self.padding = padding
         self._key = key_of(padding)
 
     def _plan(self, shape: tuple[int, ...], highest: tuple[int, ...], like: Tensor) -> list[AxisTransform]:
         transforms = super()._plan(shape, highest, like)
-        for index, axis in enumerate(self.domain.axes):
+        for index, axis in enumerate(self.box.axes):
             if not axis.is_periodic:
                 transforms[index] = ContinuedDFT(transforms[index].line, axis.nodes, self._key)
         return transforms

@@ -69,8 +69,8 @@ class CoordinateEmbedding(nn.Module):
         channels = []
         for index, num_points in enumerate(shape):
             along = [num_points if i == index else 1 for i in range(len(shape))]
-            lines = self._axis_features(index, num_points, device).to(dtype)
-            channels.append(lines.view(-1, *along).expand(-1, *shape))
+            of_axis = self._axis_features(index, num_points, device).to(dtype)
+            channels.append(of_axis.view(-1, *along).expand(-1, *shape))
         return torch.cat(channels)
 
     def extra_repr(self) -> str:

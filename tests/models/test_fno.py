@@ -62,7 +62,7 @@ class TestPeriodicFNO(LayerContract):
 def test_walls_on_every_placement(nodes):
     case = TestFNO()
     case.domain = Domain.box((2.0, 1.0), nodes=nodes)
-    case.reference_shape = {"vertex": (33, 33), "interior": (31, 31), "cell": (16, 16)}[nodes]
+    case.reference_shape = {"vertex": (33, 33), "interior": (63, 63), "cell": (16, 16)}[nodes]
     case.check_convergence()
 
 
