@@ -230,6 +230,25 @@ def test_recomputing_gives_the_same_gradients_and_keeps_one_field():
     assert kept[0] > 4 * u.numel()  # negative control
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cycle", ["V", "backslash"])
+def test_collapsed_coarse_levels_give_the_same_results_at_every_resolution(kind, cycle):
+    layer = make(box(*kind), levels=4, cycle=cycle)
+    collapsed = layer.collapsed()
+    assert collapsed.tail is not None
+    assert not any(p.requires_grad for p in collapsed.parameters())
+    assert set(collapsed.state_dict()) == set(layer.state_dict())
+    for intervals in ((6, 6), (8, 8), (16, 16), (40, 33), (64, 64)):
+        u = noise(2, 2, *points(layer.domain, intervals))
+        expected = layer(u)
+        assert (collapsed(u) - expected).abs().max() <= 1e-12 * expected.abs().max()
+
+
+def test_cycles_that_revisit_levels_cannot_collapse():
+    with pytest.raises(ArgumentError, match="visits each level once"):
+        make(INTERIOR, cycle="W").collapsed()
+
+
 def test_depth_grows_with_the_resolution_and_parameters_do_not():
     layer = make(INTERIOR, levels=3)
     depths = [layer.hierarchy(noise(1, 2, n, n))[0].finest + 1 for n in (3, 7, 15, 31, 63, 127)]

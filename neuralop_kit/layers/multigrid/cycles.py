@@ -11,6 +11,9 @@ CYCLES: dict[str, tuple[str, ...]] = {"V": ("V",), "W": ("W", "W"), "F": ("F", "
 class Hierarchy(Protocol):
     """What a cycle needs to know of each level; level 0 is the coarsest. ``u=None`` stands for zero."""
 
+    # The level at which the recursion ends: 0, unless something better is known on a finer one.
+    last_level: int
+
     def pre_smooth(self, level: int, f: Tensor, u: Tensor | None) -> Tensor | None:
         """Sweeps before the coarse correction."""
 
@@ -18,7 +21,7 @@ class Hierarchy(Protocol):
         """Sweeps after it."""
 
     def solve_coarsest(self, f: Tensor, u: Tensor | None) -> Tensor:
-        """All there is to do on level 0."""
+        """All there is to do on the last level."""
 
     def residual(self, level: int, f: Tensor, u: Tensor) -> Tensor:
         """``f - A u``."""
@@ -37,7 +40,7 @@ def run_cycle(hierarchy: Hierarchy, level: int, f: Tensor, u: Tensor | None, kin
 
     Work that a zero guess makes needless is not done: no residual before the first sweep.
     """
-    if level == 0:
+    if level == hierarchy.last_level:
         return hierarchy.solve_coarsest(f, u)
     u = hierarchy.pre_smooth(level, f, u)
     coarse = hierarchy.restrict(level, f if u is None else hierarchy.residual(level, f, u))

@@ -22,6 +22,7 @@ class KernelHierarchy:
         system, smoother: kernels per level, ``(count, in, out, 3, ...)`` and ``(num_sweeps, out, in, 3, ...)``.
         num_pre: sweeps before the coarse correction; the others come after it.
         num_colours: of the smoother.
+        tail: a level's shape and the matrix of everything from there on down, if known.
         order: kernels act as ``h^-order`` and ``h^order`` times what is given.
     """
 
@@ -36,6 +37,7 @@ class KernelHierarchy:
         num_pre: int,
         num_colours: int,
         order: float,
+        tail: tuple[Shape, Tensor] | None = None,
     ) -> None:
         self.shapes = grids.shapes(shape)
         self.transfers, self.num_pre = transfers, num_pre
@@ -56,6 +58,10 @@ class KernelHierarchy:
                 else [None]
             )
 
+        self.tail, self.last_level = None, 0
+        if tail is not None and tail[0] in self.shapes:
+            self.tail, self.last_level = tail[1], self.shapes.index(tail[0])
+
     @property
     def finest(self) -> int:
         """Number of the last level."""
@@ -70,8 +76,10 @@ class KernelHierarchy:
         return _given(self._sweep(level, f, u, range(self.num_pre, len(self.smoother[level]))))
 
     def solve_coarsest(self, f: Tensor, u: Tensor | None) -> Tensor:
-        """All sweeps."""
-        return self.smooth(0, f, u)
+        """All sweeps, or one matrix."""
+        if self.tail is None:
+            return self.smooth(0, f, u)
+        return (f.flatten(1) @ self.tail).unflatten(1, (-1, *f.shape[2:]))
 
     def smooth(self, level: int, f: Tensor, u: Tensor | None) -> Tensor:
         """All sweeps of a level, one after the other."""

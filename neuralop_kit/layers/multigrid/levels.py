@@ -67,6 +67,14 @@ class Levels:
             for level in range(max(depths) + 1)
         )
 
+    def nominal_shape(self, level: int) -> Shape:
+        """The grid of a level wherever the field's own grid is finer.
+
+        >>> Levels(Domain.periodic((1.0, 1.0)), (4, 4)).nominal_shape(1)
+        (8, 8)
+        """
+        return self._points(2**level)
+
     def spacing(self, shape: Sequence[int]) -> float:
         """Geometric mean of the spacings of a grid over the axes."""
         product = math.prod([axis.spacing(n) for axis, n in zip(self.axes, shape, strict=True)])

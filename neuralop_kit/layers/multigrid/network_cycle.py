@@ -25,6 +25,8 @@ class NetworkCycle:
         corrections: factors of the coarse corrections, ``(levels, batch)``.
     """
 
+    last_level = 0
+
     def __init__(self, network: ConductanceNetwork, *, factors: Tensor, corrections: Tensor) -> None:
         chain: list[tuple[ConductanceNetwork, list[Pairing]]] = []
         while math.prod(network.shape) > DENSE_NODES:

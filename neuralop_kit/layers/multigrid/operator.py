@@ -1,5 +1,7 @@
 """MultigridOperator: a global linear operator, learned as the stencils of one multigrid cycle."""
 
+import copy
+import math
 from collections.abc import Sequence
 
 import torch
@@ -77,6 +79,8 @@ class MultigridOperator(nn.Module):
     (torch.Size([2, 8, 32, 64]), torch.Size([2, 8, 85, 170]))
     """
 
+    tail: Tensor | None
+
     def __init__(
         self,
         in_channels: int,
@@ -127,6 +131,8 @@ class MultigridOperator(nn.Module):
             torch.empty(self._num_systems(level, count, shared_system), in_channels, out_channels, *stencil)
             for level, count in enumerate(num_sweeps)
         )
+        self.tail_shape: tuple[int, ...] | None = None
+        self.register_buffer("tail", None, persistent=False)
         self.reset_parameters(generator)
 
     @torch.no_grad()
@@ -156,6 +162,26 @@ class MultigridOperator(nn.Module):
             v = run_cycle(hierarchy, hierarchy.finest, f, None, self.cycle)
         return restore_walls(v, self.domain)
 
+    @torch.no_grad()
+    def collapsed(self, *, max_points: int = 100) -> "MultigridOperator":
+        """A frozen copy for inference, with all levels of at most ``max_points`` points as one matrix: same results.
+
+        One matrix product takes the place of some twenty small operations, at every resolution, since coarse levels are
+        the same at all of them. The matrix has at most ``in * out * max_points^2`` entries. Not for W and F cycles.
+        """
+        if self.cycle not in ("V", "backslash"):
+            raise ArgumentError(f"expected a cycle that visits each level once, got {self.cycle!r}; use 'V'")
+        twin = copy.deepcopy(self).requires_grad_(False)
+        for level in reversed(range(1, self.levels)):
+            shape = self.grids.nominal_shape(level)
+            if math.prod(shape) <= max_points:
+                units = torch.eye(self.in_channels * math.prod(shape)).view(-1, self.in_channels, *shape)
+                f = channels_last(units.to(self.smoother_kernels[0]))
+                columns = run_cycle(self._levels_of(f), level, f, None, self.cycle)
+                twin.tail_shape, twin.tail = shape, columns.flatten(1)
+                break
+        return twin
+
     def system(self, v: Tensor) -> Tensor:
         """``A v`` with the stencil of the finest level: what :meth:`forward` inverts, if it is a solver.
 
@@ -175,7 +201,11 @@ class MultigridOperator(nn.Module):
             )
         self.domain.check_shape(u.shape[2:])
         inner = channels_last(cut_walls(u, self.domain))
-        hierarchy = KernelHierarchy(
+        return self._levels_of(inner), inner
+
+    def _levels_of(self, inner: Tensor) -> KernelHierarchy:
+        tail = self.tail
+        return KernelHierarchy(
             self.grids,
             tuple(inner.shape[2:]),
             self.transfers,
@@ -184,8 +214,8 @@ class MultigridOperator(nn.Module):
             num_pre=self.pre_smoothing,
             num_colours=self.smoother.num_colours,
             order=self.initialization.order,
+            tail=None if self.tail_shape is None or tail is None else (self.tail_shape, tail),
         )
-        return hierarchy, inner
 
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""
