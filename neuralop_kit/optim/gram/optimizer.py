@@ -139,8 +139,7 @@ class LinearProblem:
         if not rows:
             raise ArgumentError("expected parameters with requires_grad, got none; unfreeze some of them")
         self.parameters = [p for p, _ in rows]
-        self.rates = torch.cat([_constant(p, group["lr"]) for p, group in rows])
-        self.decays = torch.cat([_constant(p, group["weight_decay"]) for p, group in rows])
+        self.rates, self.decays = (_per_weight(rows, name) for name in ("lr", "weight_decay"))
         self.num_trials = 0
 
     def linearize(self) -> None:
@@ -164,7 +163,7 @@ class LinearProblem:
         step, limit = self.rates * self.increment, self.optimizer.max_norm
         if limit is not None:
             step = step * (limit / step.norm().clamp_min(limit))
-        return -step - self.rates * self.decays * self.start
+        return step.neg_() - self.rates * self.decays * self.start if self.decays.any() else step.neg_()
 
     def trial(self, direction: Tensor, size: float) -> float:
         """The loss after ``size`` times the direction; infinite where the residual is not finite."""
@@ -214,6 +213,15 @@ class LinearProblem:
 def _flatten(parameters: list[Tensor]) -> Tensor:
     """All weights as one vector, float64; complex ones as pairs."""
     return torch.cat([real_view(p.detach()).flatten().double() for p in parameters])
+
+
+def _per_weight(rows: list[tuple[Tensor, dict[str, Any]]], name: str) -> Tensor:
+    """An option of the groups for each weight, or one number if all groups agree."""
+    device = rows[0][0].device
+    values = [torch.as_tensor(group[name], dtype=torch.float64, device=device) for _, group in rows]
+    if all(group is rows[0][1] for _, group in rows):
+        return values[0]
+    return torch.cat([value.expand(real_size(p)) for (p, _), value in zip(rows, values, strict=True)])
 
 
 def _constant(parameter: Tensor, value: Any) -> Tensor:

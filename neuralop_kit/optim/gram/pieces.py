@@ -103,6 +103,8 @@ class OuterPiece(Piece):
         products = self.inputs.flatten(0, 1) @ other.inputs.flatten(0, 1).T
         products *= self.cotangents.flatten(0, 1) @ other.cotangents.flatten(0, 1).T
         tokens = (self.inputs.shape[1], other.inputs.shape[1])
+        if tokens == (1, 1):
+            return products
         return products.view(self.num_rows, tokens[0], other.num_rows, tokens[1]).sum(dim=(1, 3))
 
 
@@ -119,6 +121,10 @@ def add_gram(total: Tensor, pieces: Sequence[Piece], *, memory_budget: int) -> N
                 total[left.rows, right.rows] += left.ghost_products(right)
         return
     num_columns = pieces[0].num_columns
+    if len(pieces) == 1 and 8 * pieces[0].num_rows * num_columns <= memory_budget:
+        block = pieces[0].dense()
+        total[pieces[0].rows, pieces[0].rows] += block @ block.T
+        return
     unit = outer[0].inputs.shape[2] if outer else 1
     step = max(memory_budget // (8 * len(total) * unit), 1) * unit
     for start in range(0, num_columns, step):

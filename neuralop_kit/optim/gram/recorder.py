@@ -65,8 +65,8 @@ class Recorder(TorchFunctionMode):
         if kernel_and_input is not None:
             kernel, x = kernel_and_input
             return kernel(x)
-        used = {i for i in map(self.index, _tensors((args, kwargs))) if i is not None}
         out = func(*args, **kwargs)
+        used = {self.indices[key] for key in map(id, _tensors((*args, *kwargs.values()))) if key in self.indices}
         if used and any(t.requires_grad for t in _tensors(out)):
             self.foreign |= used
         return out
