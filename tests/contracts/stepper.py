@@ -83,7 +83,7 @@ class StepperContract(SolverContract):
 
     def test_initial_condition_is_one_function_on_every_grid(self):
         stepper = self.make()
-        shape = self.shapes[0]
+        shape = self.domain.refine(self.shapes[0], 3)
         seeds = [torch.Generator().manual_seed(k) for k in range(2)]
         again = [torch.Generator().manual_seed(k) for k in range(2)]
         coarse = stepper.initial_condition(2, shape, generator=seeds, dtype=torch.float64)
