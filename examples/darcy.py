@@ -86,7 +86,7 @@ def train(name: str, data: FieldDataset, settings: Settings) -> tuple[nn.Module,
         MODELS[name](data.domain), input_statistics=statistics.input, target_statistics=statistics.target
     )
     choice = OPTIMIZERS[settings.optimizer]
-    optimizer = choice.make(model.parameters(), settings.learning_rate or choice.learning_rate)
+    optimizer = choice.make(model, settings.learning_rate or choice.learning_rate)
     num_steps = settings.epochs * -(-len(data) // settings.batch_size)
     schedule = PerStep(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps))
     trainer = Trainer(model, optimizer, loss=RelativeL2(data.domain), scheduler=schedule)

@@ -15,6 +15,7 @@ Trigonometric         Fourier series, on periodic axes: exact for what both grid
 Cubic, Linear         polynomials through the nearest points, on any axis
 CosineSeries          for functions with zero slope at the walls
 SineSeries            for functions that vanish at the walls
+Interpolation         base class of these, as Padding is of the three continuations: for leaves of your own
 """
 
 from neuralop_kit.layers.bounded_spectral_conv import BoundedSpectralConv

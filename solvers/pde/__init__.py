@@ -4,10 +4,11 @@ Darcy                      -div(a grad u) = f: steady flow in a porous medium; f
 TwoPhase, LogNormal        random permeabilities; ``TwoPhase.fno(domain)`` is the FNO paper's
 RandomCheckerboard         tiles of two materials, at high contrast
 MultiscaleTrigonometric    oscillations on six scales at once
-FiniteVolumes              the discretization behind Darcy, with a choice of face mean
+CoefficientDistribution    base class of these four, for one of your own
+FiniteVolumes              the discretization behind Darcy; its face mean is harmonic_mean or arithmetic_mean
 SplineNodal                the discretization with which the FNO paper's data were made
 MultigridCG                the linear solver, for a whole batch on any device
-SparseDirect               scipy's factorization, item by item: the oracle
+SparseDirect               scipy's factorization, item by item: the oracle; both are a LinearSolver
 
 Periodic problems in time, spectral in space; ``.step(u)``, ``.rollout(u, num_steps)``, ``.initial_condition(...)``:
 Advection                  transport, exactly

@@ -28,8 +28,8 @@ class Advection(SpectralStepper):
 
     >>> stepper = Advection(Domain.periodic((1.0,)), velocity=(1.0,), dt=0.25)
     >>> u = torch.tensor([[[0.0, 1.0, 0.0, -1.0]]], dtype=torch.float64)
-    >>> stepper.step(u).round(decimals=12).flatten().tolist()
-    [-1.0, 0.0, 1.0, 0.0]
+    >>> torch.allclose(stepper.step(u), u.roll(1))
+    True
     """
 
     degree = 1
