@@ -1,18 +1,24 @@
 """Multigrid operators: speed against a plain implementation of the same mathematics, cost per point, iterations."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, pairwise
+from statistics import median
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks import AgainstFloat64, Comparison, FieldCase, Forward, ForwardBackward
+from benchmarks import AgainstFloat64, Comparison, FieldCase, Forward, ForwardBackward, Setting, Study
+from benchmarks.entry import Row
+from benchmarks.timing import clock_for
 from neuralop_kit import Domain
+from neuralop_kit.layers import MultigridOperator
 from neuralop_kit.layers.multigrid import ReferenceMultigrid
 from neuralop_kit.models import ReferenceMgNO
 
 SIX_LEVELS = ((1, 0),) * 5 + ((2, 0),)
 BOX, TORUS = Domain.box((1.0, 1.0)), Domain.periodic((1.0, 1.0))
+BOX_OF_CELLS = Domain.box((1.0, 1.0), nodes="cell")
 
 
 class PlainMultigrid(nn.Module):
@@ -146,3 +152,55 @@ LAYERS = tuple(
     for domain in (BOX, TORUS)
 )
 MODELS = tuple(model_against_plain(size) for size in (64, 128))
+
+
+@dataclass(frozen=True)
+class CostSize:
+    """Grids of one layer from ``channels`` to ``channels``; ``repeats`` of each, in alternation."""
+
+    sizes: tuple[int, ...]
+    channels: int = 16
+    repeats: int = 9
+
+
+def cost(size: CostSize, setting: Setting) -> Iterator[Row]:
+    """Rows: one per grid, with the ratio to the grid of half the points per axis."""
+    layer = MultigridOperator(size.channels, size.channels, 5, domain=BOX_OF_CELLS).to(setting.device)
+    fields = [
+        torch.randn(1, size.channels, n, n, generator=setting.generator()).to(setting.device).requires_grad_()
+        for n in size.sizes
+    ]
+    works = [ForwardBackward().prepare(layer, (field,)) for field in fields]
+    clock = clock_for(setting.device)
+    for work in works:
+        work()
+    seconds = [[clock(work, 1) for work in works] for _ in range(size.repeats)]
+    for index, n in enumerate(size.sizes):
+        ratios = [row[index] / row[index - 1] for row in seconds]
+        yield {
+            "grid": f"{n}x{n}",
+            "levels": len(layer.grids.shapes((n, n))),
+            "milliseconds": 1e3 * median(row[index] for row in seconds),
+            "ratio to half": median(ratios) if index else None,
+        }
+
+
+def is_linear(rows: Sequence[Row]) -> list[str]:
+    """From 256 points per axis on, four times the points cost 3.5 to 4.5 times the time."""
+    ratios = {str(row["grid"]): row["ratio to half"] for row in rows if row["ratio to half"] is not None}
+    return [
+        f"{grid}: {ratio} times the cost of half the points per axis, promised 3.5 to 4.5"
+        for grid, ratio in ratios.items()
+        if int(grid.split("x")[0]) > 256 and not 3.5 <= float(ratio) <= 4.5
+    ]
+
+
+COST = Study(
+    name="layers/multigrid_cost",
+    run=cost,
+    columns=("grid", "levels", "milliseconds", "ratio to half"),
+    quick=CostSize(sizes=(128, 256, 512), repeats=5),
+    full=CostSize(sizes=(128, 256, 512, 1024)),
+    check=is_linear,
+    caption="Forward and backward of one MultigridOperator, V(1,1), 16 channels: time against the number of points.",
+)
