@@ -99,7 +99,7 @@ def train(name: str, data: FieldDataset, settings: Settings) -> tuple[nn.Module,
 def main(settings: Settings) -> None:
     """Generate, train, test, draw."""
     if settings.quick:
-        settings = replace(settings, samples=800, epochs=10)
+        settings = replace(settings, samples=800, epochs=20)
     data, tests = load_data(settings)
     coefficient, truth = tests[str(settings.resolution)][0]
     rows, predictions = [], {}
