@@ -112,9 +112,10 @@ def _copy_state(saved: State, device: torch.device) -> State:
 
 
 def dense_gradient(parameter: Tensor, optimizer: str) -> Tensor:
-    """The gradient of ``parameter``; an :class:`ArgumentError` when it is sparse."""
+    """The gradient of ``parameter``; an :class:`ArgumentError` when there is none, or a sparse one."""
     gradient = parameter.grad
-    assert gradient is not None
+    if gradient is None:
+        raise ArgumentError(f"expected a gradient for {optimizer}, got None; call backward() before step()")
     if gradient.is_sparse:
         raise ArgumentError(
             f"expected dense gradients for {optimizer}, got a sparse one of shape {tuple(gradient.shape)}; "

@@ -122,6 +122,8 @@ def test_released_model_is_rebuilt_from_its_config():
     model = ReferenceMgNO.navier_stokes(TORUS)
     twin = build_model("mgno_reference", config_of(model))
     twin.load_state_dict(model.state_dict())
+    assert type(twin) is ReferenceMgNO
+    assert config_of(twin) == config_of(model)
 
 
 def test_bad_arguments_are_refused():

@@ -343,3 +343,16 @@ def test_unfold_is_the_patch_of_torch():
     x = torch.randn(4, 2, 7, 6)
     expected = F.unfold(x, (3, 2), dilation=(1, 2), stride=(2, 1)).mT
     assert torch.equal(kernel.input_tokens(x), expected)
+
+
+def test_recording_leaves_no_global_hook_behind():
+    from torch.nn.modules import module as module_hooks
+
+    from neuralop_kit.optim import Sven
+
+    net = torch.nn.Linear(2, 1).double()
+    x = torch.randn(5, 2, dtype=torch.float64)
+    before = len(module_hooks._global_forward_hooks_with_kwargs)
+    Sven(net.parameters()).step(lambda: net(x)[:, 0] - 1.0)
+    assert len(module_hooks._global_forward_hooks_with_kwargs) == before
+    assert len(module_hooks._global_forward_hooks) == 0

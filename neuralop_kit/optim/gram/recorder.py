@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.modules import module as module_hooks
 from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
 
@@ -53,6 +54,8 @@ class Recorder(TorchFunctionMode):
                 return function()
         finally:
             hook.remove()
+            # torch 2.13 forgets to remove this one, and its table of global hooks would grow with every step.
+            module_hooks._global_forward_hooks_with_kwargs.pop(hook.id, None)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
