@@ -32,10 +32,11 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) torch
-	$(PIP) -e '.[dev,examples]'
+	$(PIP) -e '.[dev,examples,sphere,convex,xarray,oracles]'
 	touch $@
 
 # The benchmark's partners, in the same environment so that one process times both.
 $(VENV)/.installed-peers: $(VENV)/.installed
-	$(PIP) -e '.[dev,examples,peers]'
+	$(PIP) -e '.[dev,examples,sphere,convex,xarray,oracles,peers]'
+	$(PIP) --no-deps torchode==1.0.1 torchtyping==0.1.5  # they pin an old typeguard that they do not need
 	touch $@

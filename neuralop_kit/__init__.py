@@ -3,6 +3,9 @@
 Domain            where a function lives; every layer, solver, loss and data file speaks of space through it
 layers            building blocks on fields ``(batch, channel, *space)``
 models            operators ready to train
+convert           any torch network becomes an operator
+constraints       layers that obey physics exactly
+neural_ode        neural differential equations that learn to be cheap to solve
 optim             optimizers for operators and residuals
 training          losses, trainer, checkpoints
 solvers           numerics without learned parameters
@@ -20,10 +23,10 @@ if TYPE_CHECKING:
     from neuralop_kit.solvers.errors import NeuralopKitError
 
 __version__ = "0.1.0"
-__all__ = ["Domain", "NeuralopKitError", "datasets", "layers", "models", "optim", "solvers", "training"]
+_SUBPACKAGES = ("constraints", "convert", "datasets", "layers", "models", "neural_ode", "optim", "solvers", "training")
+__all__ = ["Domain", "NeuralopKitError", *_SUBPACKAGES]
 
 _ATTRIBUTES = {"Domain": "neuralop_kit.solvers.domain", "NeuralopKitError": "neuralop_kit.solvers.errors"}
-_SUBPACKAGES = ("datasets", "layers", "models", "optim", "solvers", "training")
 
 
 def __getattr__(name: str) -> Any:

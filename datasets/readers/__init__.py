@@ -1,0 +1,1 @@
+"""Public dataset formats of the field, one reader each."""

@@ -1,0 +1,1 @@
+"""Any torch network becomes a neural operator."""

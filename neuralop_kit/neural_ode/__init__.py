@@ -1,0 +1,1 @@
+"""Neural differential equations that learn to be cheap to solve."""

@@ -1,0 +1,1 @@
+"""Ordinary differential equations: adaptive Runge-Kutta and stiff integrators, with differentiable statistics."""

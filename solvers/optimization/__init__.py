@@ -1,0 +1,1 @@
+"""Batched least squares, quadratic programs and projections, with a status for every item."""

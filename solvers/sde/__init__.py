@@ -1,0 +1,1 @@
+"""Stochastic differential equations: integrators and the Brownian motion under them."""
