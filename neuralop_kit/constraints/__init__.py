@@ -1,1 +1,1 @@
-"""Layers whose output obeys physics exactly, solved per subdomain and differentiated by the implicit function theorem."""
+"""Layers whose output obeys physics exactly, solved per subdomain, differentiated by the implicit function theorem."""
