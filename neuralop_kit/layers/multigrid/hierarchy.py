@@ -22,7 +22,8 @@ class KernelHierarchy:
         system, smoother: kernels per level, ``(count, in, out, 3, ...)`` and ``(num_sweeps, out, in, 3, ...)``.
         num_pre: sweeps before the coarse correction; the others come after it.
         num_colours: of the smoother.
-        tail: a level's shape and the matrix of everything from there on down, if known.
+        tail: a level's shape and the matrix of everything from there on down, if known; not used with a mask.
+        mask: 1 inside an irregular domain and 0 outside, broadcastable to the field; functions vanish outside.
         order: kernels act as ``h^-order`` and ``h^order`` times what is given.
     """
 
@@ -38,6 +39,7 @@ class KernelHierarchy:
         num_colours: int,
         order: float,
         tail: tuple[Shape, Tensor] | None = None,
+        mask: Tensor | None = None,
     ) -> None:
         self.shapes = grids.shapes(shape)
         self.transfers, self.num_pre = transfers, num_pre
@@ -58,8 +60,16 @@ class KernelHierarchy:
                 else [None]
             )
 
+        # A coarse point is inside where the fine function that it samples is.
+        self.inside: list[Tensor | None] = [None] * len(self.shapes)
+        if mask is not None:
+            for level in reversed(range(len(self.shapes))):
+                self.inside[level] = mask
+                self.masks[level] = [mask if colour is None else mask * colour for colour in self.masks[level]]
+                if level:
+                    mask = (transfers.inject(mask, self.shapes[level - 1]) > 0.5).to(mask.dtype)
         self.tail, self.last_level = None, 0
-        if tail is not None and tail[0] in self.shapes:
+        if tail is not None and tail[0] in self.shapes and mask is None:
             self.tail, self.last_level = tail[1], self.shapes.index(tail[0])
 
     @property
@@ -87,19 +97,20 @@ class KernelHierarchy:
 
     def residual(self, level: int, f: Tensor, u: Tensor) -> Tensor:
         """``f - A u``."""
-        return f - self.apply_system(level, u)
+        return f - self._system(level, u)
 
     def apply_system(self, level: int, u: Tensor) -> Tensor:
         """``A u``, with the level's first kernel."""
-        return convolve(u, self.system[level][0], self.extensions)
+        return self._within(level, self._system(level, u))
 
     def restrict(self, level: int, residual: Tensor) -> Tensor:
         """To the next coarser grid."""
-        return self.transfers.restrict(residual, self.shapes[level - 1])
+        coarse = self.transfers.restrict(self._within(level, residual), self.shapes[level - 1])
+        return self._within(level - 1, coarse)
 
     def prolong(self, level: int, correction: Tensor) -> Tensor:
         """From the next coarser grid."""
-        return self.transfers.prolong(correction, self.shapes[level])
+        return self._within(level, self.transfers.prolong(correction, self.shapes[level]))
 
     def add_detail(self, level: int, f: Tensor, kind: str, *, num_owned: int) -> Tensor:
         """The operator on a level without kernels of its own: the coarser one, and sweeps on what that cannot see.
@@ -114,7 +125,8 @@ class KernelHierarchy:
         coarse = self.transfers.inject(f, self.shapes[level - 1])
         smooth_part = self.add_detail(level - 1, coarse, kind, num_owned=num_owned)
         detail = f - self.transfers.reconstruct(coarse, self.shapes[level])
-        return self.transfers.reconstruct(smooth_part, self.shapes[level]) + self.smooth(level, detail, None)
+        smooth_part = self._within(level, self.transfers.reconstruct(smooth_part, self.shapes[level]))
+        return smooth_part + self.smooth(level, self._within(level, detail), None)
 
     def interpolate(self, level: int, f: Tensor, kind: str, *, num_owned: int) -> Tensor:
         """The operator of the last level with kernels of its own, between values there: ``Q ... Q L J ... J f``."""
@@ -122,12 +134,21 @@ class KernelHierarchy:
             return run_cycle(self, level, f, None, kind)
         coarse = self.transfers.inject(f, self.shapes[level - 1])
         inner = self.interpolate(level - 1, coarse, kind, num_owned=num_owned)
-        return self.transfers.reconstruct(inner, self.shapes[level])
+        return self._within(level, self.transfers.reconstruct(inner, self.shapes[level]))
+
+    def _system(self, level: int, u: Tensor) -> Tensor:
+        return convolve(u, self.system[level][0], self.extensions)
+
+    def _within(self, level: int, u: Tensor) -> Tensor:
+        mask = self.inside[level]
+        return u if mask is None else u * mask
 
     def _sweep(self, level: int, f: Tensor, u: Tensor | None, sweeps: range) -> Tensor | None:
         for index in sweeps:
             for mask in self.masks[level]:
-                residual = f if u is None else f - convolve(u, self._system_of(level, index), self.extensions)
+                residual = f
+                if u is not None:
+                    residual = self._within(level, f - convolve(u, self._system_of(level, index), self.extensions))
                 correction = convolve(residual, self.smoother[level][index], self.extensions)
                 if mask is not None:
                     correction = mask * correction
