@@ -15,6 +15,7 @@ class Status(IntEnum):
     MAX_ITERATIONS = 1  # the best iterate is returned
     INVALID_INPUT = 2  # NaN, infinity, or a value outside the equation's range; the solution is NaN
     BREAKDOWN = 3  # the iteration cannot go on, for example because a matrix is not positive definite
+    INFEASIBLE = 4  # no point satisfies the constraints
 
 
 @dataclass(frozen=True)
