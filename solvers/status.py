@@ -12,9 +12,11 @@ class Status(IntEnum):
     """How the solution of one item of a batch ended."""
 
     CONVERGED = 0
-    MAX_ITERATIONS = 1  # the best iterate is returned
+    MAX_ITERATIONS = 1  # of a solve or of time steps; the best or last iterate is returned
     INVALID_INPUT = 2  # NaN, infinity, or a value outside the equation's range; the solution is NaN
     BREAKDOWN = 3  # the iteration cannot go on, for example because a matrix is not positive definite
+    NOT_FINITE = 4  # a right-hand side gave NaN or infinity, however short the step
+    STEP_UNDERFLOW = 5  # a time step became too short to change the time: a singularity, or too tight a tolerance
     INFEASIBLE = 4  # no point satisfies the constraints
 
 
