@@ -14,9 +14,10 @@ On the command line: ``python -m neuralop_kit.datasets --help``.
 
 from neuralop_kit.datasets.check import check_file
 from neuralop_kit.datasets.description import Description, Parameter
+from neuralop_kit.datasets.field_dataset import FieldDataset
 from neuralop_kit.datasets.generate import generate
 from neuralop_kit.datasets.problems import PROBLEMS, Problem, Samples
-from neuralop_kit.datasets.reader import FieldDataset, open_dataset
+from neuralop_kit.datasets.reader import open_dataset
 from neuralop_kit.datasets.store import ShardWriter
 
 __all__ = [

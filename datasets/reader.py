@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from neuralop_kit.datasets.description import Description
+from neuralop_kit.datasets.field_dataset import FieldDataset
 from neuralop_kit.datasets.manifest import Manifest, ShardEntry
 from neuralop_kit.datasets.shard import Shard
 from neuralop_kit.datasets.statistics import DatasetStatistics
@@ -22,7 +22,7 @@ from neuralop_kit.solvers.errors import ArgumentError, DataError
 MAX_OPEN_FILES = 128
 
 
-def open_dataset(path: str | Path, split: str = "train") -> "FieldDataset":
+def open_dataset(path: str | Path, split: str = "train") -> FieldDataset:
     """Open one split of a generated dataset, or one of its files.
 
     Args:
@@ -41,15 +41,15 @@ def open_dataset(path: str | Path, split: str = "train") -> "FieldDataset":
         for entry in manifest.splits[split]:
             entry.check_size(path)
         statistics = DatasetStatistics.of(manifest.description, manifest.statistics)
-        return FieldDataset(path, manifest.description, manifest.splits[split], statistics)
+        return ShardDataset(path, manifest.description, manifest.splits[split], statistics)
     shard = Shard(path)
     entry = ShardEntry(path.name, shard.num_samples, size=path.stat().st_size, sha256="")
     statistics = DatasetStatistics.of(shard.description, shard.statistics)
-    return FieldDataset(path.parent, shard.description, [entry], statistics)
+    return ShardDataset(path.parent, shard.description, [entry], statistics)
 
 
-class FieldDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Pairs ``(input, target)`` of fields ``(channel, *space)`` on disk; made by :func:`open_dataset`.
+class ShardDataset(FieldDataset):
+    """Pairs ``(input, target)`` of a dataset of ours.
 
     Nothing is read before it is asked for, and nothing is kept: memory is that of one batch and of the places of the
     samples, 8 bytes per field each. The first time a process reads a sample, its checksum and finiteness are verified.
@@ -113,15 +113,6 @@ class FieldDataset(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """One sample: input and target, ``(channel, *space)`` each."""
-        inputs, targets = self.read([index])
-        return inputs[0], targets[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """Several samples with one look-up; data loaders call this."""
-        return list(zip(*self.read(indices), strict=True))
-
     def read(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """A batch: inputs and targets, ``(batch, channel, *space)`` each, in the order of ``indices``.
 
@@ -154,15 +145,7 @@ class FieldDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __repr__(self) -> str:
         fields = f"{', '.join(self.input_names)} -> {', '.join(self.target_names)}"
-        return f"FieldDataset({self.description.name}: {len(self)} samples of {fields} on {self.shape}, {self.domain})"
-
-    def _positions(self, indices: Sequence[int]) -> Any:
-        samples = np.asarray(indices, dtype=np.int64)
-        samples = np.where(samples < 0, samples + len(self), samples)
-        outside = (samples < 0) | (samples >= len(self))
-        if outside.any():
-            raise IndexError(f"expected indices below {len(self)}, got {np.asarray(indices)[outside][:8].tolist()}")
-        return samples
+        return f"ShardDataset({self.description.name}: {len(self)} samples of {fields} on {self.shape}, {self.domain})"
 
     def _shard(self, number: int) -> Shard:
         shard = self._shards.get(number)
