@@ -15,9 +15,13 @@ class Status(IntEnum):
     MAX_ITERATIONS = 1  # of a solve or of time steps; the best or last iterate is returned
     INVALID_INPUT = 2  # NaN, infinity, or a value outside the equation's range; the solution is NaN
     BREAKDOWN = 3  # the iteration cannot go on, for example because a matrix is not positive definite
+    STALLED = 4  # no step improves the iterate any more, and the tolerance is not met; the best iterate is returned
+    SINGULAR = 5  # stationary, but not a strict minimum: the solution is not unique and has no derivative
+    INFEASIBLE = 6  # no point satisfies all constraints
+    UNBOUNDED = 7  # the objective has no lower bound on the feasible set
     NOT_FINITE = 4  # a right-hand side gave NaN or infinity, however short the step
     STEP_UNDERFLOW = 5  # a time step became too short to change the time: a singularity, or too tight a tolerance
-    INFEASIBLE = 4  # no point satisfies the constraints
+    INFEASIBLE = 6  # no point satisfies the constraints
 
 
 @dataclass(frozen=True)
