@@ -19,9 +19,8 @@ class Status(IntEnum):
     SINGULAR = 5  # stationary, but not a strict minimum: the solution is not unique and has no derivative
     INFEASIBLE = 6  # no point satisfies all constraints
     UNBOUNDED = 7  # the objective has no lower bound on the feasible set
-    NOT_FINITE = 4  # a right-hand side gave NaN or infinity, however short the step
-    STEP_UNDERFLOW = 5  # a time step became too short to change the time: a singularity, or too tight a tolerance
-    INFEASIBLE = 6  # no point satisfies the constraints
+    NOT_FINITE = 8  # a right-hand side gave NaN or infinity, however short the step
+    STEP_UNDERFLOW = 9  # a time step became too short to change the time: a singularity, or too tight a tolerance
 
 
 @dataclass(frozen=True)
