@@ -10,7 +10,12 @@ SplineNodal                the discretization with which the FNO paper's data we
 MultigridCG                the linear solver, for a whole batch on any device
 SparseDirect               scipy's factorization, item by item: the oracle; both are a LinearSolver
 
-Periodic problems in time, spectral in space; ``.step(u)``, ``.rollout(u, num_steps)``, ``.initial_condition(...)``:
+Problems in time; ``.step(u)``, ``.rollout(u, num_steps)``, ``.initial_condition(...)``:
+DiffusionSorption          a contaminant seeps into soil; stiff, implicit
+FreundlichSorption         what the soil holds; the ends are WallValues, or GhostValues as in PDEBench
+TimeStepper                base class of all problems in time
+
+Periodic problems in time, spectral in space:
 Advection                  transport, exactly
 Burgers                    shocks and diffusion
 KuramotoSivashinsky        chaos in one dimension
@@ -27,14 +32,17 @@ from neuralop_kit.solvers.pde.allen_cahn import AllenCahn
 from neuralop_kit.solvers.pde.burgers import Burgers
 from neuralop_kit.solvers.pde.coefficients import CoefficientDistribution, LogNormal, TwoPhase
 from neuralop_kit.solvers.pde.darcy import Darcy
+from neuralop_kit.solvers.pde.diffusion_sorption import DiffusionSorption
 from neuralop_kit.solvers.pde.elliptic import FiniteVolumes, arithmetic_mean, harmonic_mean
 from neuralop_kit.solvers.pde.exponential import ETDRK2, ETDRK4
 from neuralop_kit.solvers.pde.kuramoto_sivashinsky import KuramotoSivashinsky
 from neuralop_kit.solvers.pde.linear_solvers import LinearSolver, MultigridCG, SparseDirect
 from neuralop_kit.solvers.pde.navier_stokes import NavierStokes2D
 from neuralop_kit.solvers.pde.reaction_diffusion import GrayScott, ReactionDiffusion
+from neuralop_kit.solvers.pde.sorption import FreundlichSorption, GhostValues, WallValues
 from neuralop_kit.solvers.pde.spectral import SpectralStepper
 from neuralop_kit.solvers.pde.spline_nodal import SplineNodal
+from neuralop_kit.solvers.pde.stepper import TimeStepper
 from neuralop_kit.solvers.pde.synthetic_coefficients import MultiscaleTrigonometric, RandomCheckerboard
 from neuralop_kit.solvers.pde.wave import Wave
 
@@ -52,6 +60,11 @@ __all__ = [
     "LinearSolver",
     "MultigridCG",
     "SparseDirect",
+    "DiffusionSorption",
+    "FreundlichSorption",
+    "WallValues",
+    "GhostValues",
+    "TimeStepper",
     "Advection",
     "Burgers",
     "KuramotoSivashinsky",

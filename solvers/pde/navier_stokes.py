@@ -131,7 +131,7 @@ class NavierStokes2D(SpectralStepper):
 
     def velocity(self, w: Tensor) -> Tensor:
         """Velocity ``(u, v)`` of a vorticity: ``(batch, 1, *space)`` to ``(batch, 2, *space)``; its mean is zero."""
-        self._check(w)
+        self.check(w)
         grid = SpectralGrid(self.domain, w.shape[2:], dtype=w.dtype, device=w.device)
         return grid.to_space(self.velocity_modes(grid.to_modes(w), grid))
 

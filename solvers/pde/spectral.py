@@ -1,23 +1,23 @@
 """The engine of semilinear periodic problems: pseudo-spectral in space, exponential Runge-Kutta in time."""
 
-import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from neuralop_kit.solvers.domain import Domain
-from neuralop_kit.solvers.errors import ArgumentError, DomainError, ShapeError
+from neuralop_kit.solvers.errors import ArgumentError
 from neuralop_kit.solvers.nodes import Device
 from neuralop_kit.solvers.pde.exponential import ETDRK4, ExponentialMethod, Nonlinearity, Step
 from neuralop_kit.solvers.pde.reflection import EvenExtension
 from neuralop_kit.solvers.pde.spectral_grid import SpectralGrid
+from neuralop_kit.solvers.pde.stepper import Flow, TimeStepper
 from neuralop_kit.solvers.random_fields import GaussianRandomField
 from neuralop_kit.solvers.randomness import Generators
 
 
-class SpectralStepper(ABC):
+class SpectralStepper(TimeStepper):
     """Solves ``u_t = L u + N(u)`` on a periodic box, where ``L`` is diagonal in Fourier space and stiff.
 
     Neumann axes are taken too where the equation is invariant under reflection (``is_even``): the state is then
@@ -37,31 +37,26 @@ class SpectralStepper(ABC):
     device are those of the state; all operations are differentiable.
     """
 
-    num_channels = 1
     # Highest degree of u in the nonlinear term.
     degree = 2
-    allowed_dims: tuple[int, ...] = (1, 2, 3)
     # Whether u(-x) solves the equation when u(x) does.
     is_even = False
 
     def __init__(
         self, domain: Domain, *, dt: float, num_substeps: int = 1, method: ExponentialMethod | None = None
     ) -> None:
-        if not (math.isfinite(dt) and dt > 0) or num_substeps < 1:
-            raise ArgumentError(f"expected dt > 0 and num_substeps >= 1, got {dt} and {num_substeps}; correct them")
-        boundaries = {"periodic", "neumann"} if self.is_even else {"periodic"}
-        if domain.num_dims not in self.allowed_dims or not {axis.boundary for axis in domain.axes} <= boundaries:
-            allowed = " or ".join(str(d) for d in self.allowed_dims)
-            raise DomainError(
-                f"expected a domain of {allowed} dimensions, {' or '.join(sorted(boundaries))}, for "
-                f"{type(self).__name__}, got {domain}; use Domain.periodic"
-            )
-        self.domain = domain
-        self.dt = float(dt)
+        super().__init__(domain, dt=dt)
+        if num_substeps < 1:
+            raise ArgumentError(f"expected num_substeps >= 1, got {num_substeps}; correct it")
         self.num_substeps = num_substeps
         self.method = method or ETDRK4()
         self.extension = EvenExtension(domain)
         self._last: tuple[tuple[object, ...], tuple[SpectralGrid, Step, Nonlinearity]] | None = None
+
+    @property
+    def allowed_boundaries(self) -> frozenset[str]:
+        """Walls are mirrors, for equations that a mirror leaves alone."""
+        return frozenset({"periodic", "neumann"} if self.is_even else {"periodic"})
 
     @abstractmethod
     def linear(self, grid: SpectralGrid) -> Tensor:
@@ -75,42 +70,21 @@ class SpectralStepper(ABC):
         """Modes of the part of ``N`` that is constant in ``u`` and time, broadcastable over ``(batch, channel)``."""
         return None
 
-    def step(self, u: Tensor) -> Tensor:
-        """The state after ``dt``."""
-        return self.rollout(u, num_steps=1)[:, 1]
-
-    def rollout(self, u: Tensor, num_steps: int, *, save_every: int = 1) -> Tensor:
-        """The trajectory from ``u`` on, the initial state included.
-
-        Args:
-            u: state, ``(batch, num_channels, *space)``.
-            num_steps: steps of ``dt``, at least 1, a multiple of ``save_every``.
-            save_every: keep every so many-th state only.
-
-        Returns:
-            ``(batch, 1 + num_steps / save_every, num_channels, *space)``. A state that blows up becomes NaN in its own
-            item and stays NaN; its neighbours are unharmed.
-
-        Raises:
-            ShapeError: ``u`` has the wrong rank or number of channels.
-            ArgumentError: the numbers of steps do not fit.
-        """
-        self._check(u)
-        if num_steps < 1 or save_every < 1 or num_steps % save_every:
-            raise ArgumentError(
-                f"expected num_steps to be a positive multiple of save_every, got {num_steps} and {save_every}; "
-                f"take {max(1, num_steps // max(save_every, 1)) * max(save_every, 1)}"
-            )
+    def flow(self, u: Tensor) -> Flow:
+        """Fourier modes, advanced by the exponential method."""
         space = tuple(u.shape[2:])
-        extended = self.extension.extend(u)
-        grid, advance, nonlinear = self._prepare(extended)
+        grid, advance, nonlinear = self._prepare(self.extension.extend(u))
 
-        states, modes = [u], grid.to_modes(extended)
-        for _ in range(num_steps // save_every):
-            for _ in range(save_every * self.num_substeps):
+        def substeps(modes: Tensor) -> Tensor:
+            for _ in range(self.num_substeps):
                 modes = advance(modes, nonlinear)
-            states.append(self.extension.restrict(grid.to_space(modes), space))
-        return torch.stack(states, dim=1)
+            return modes
+
+        return Flow(
+            enter=lambda state: grid.to_modes(self.extension.extend(state)),
+            advance=substeps,
+            leave=lambda modes: self.extension.restrict(grid.to_space(modes), space),
+        )
 
     def initial_condition(
         self,
@@ -164,11 +138,3 @@ class SpectralStepper(ABC):
             return products if source is None else products + source
 
         return nonlinear
-
-    def _check(self, u: Tensor) -> None:
-        dims = self.domain.num_dims
-        if u.ndim != 2 + dims or u.shape[1] != self.num_channels:
-            raise ShapeError(
-                f"expected a state of shape (batch, {self.num_channels}, *space) with {dims} space axes, "
-                f"got {tuple(u.shape)}; a single channel still needs its axis: u[:, None]"
-            )
