@@ -1,0 +1,34 @@
+"""What the projecting layers share: the shape of a field, and one report per item from one per channel."""
+
+from torch import Tensor
+
+from neuralop_kit.solvers.domain import Domain
+from neuralop_kit.solvers.errors import ShapeError
+from neuralop_kit.solvers.status import SolveInfo
+
+
+def check_field(u: Tensor, domain: Domain, *, channels: int | None = None) -> None:
+    """Raise a :class:`ShapeError` unless ``u`` is a field on ``domain``, with so many channels if given."""
+    if u.ndim != 2 + domain.num_dims or (channels is not None and u.shape[1] != channels):
+        wanted = "channel" if channels is None else channels
+        raise ShapeError(
+            f"expected a field of shape (batch, {wanted}, *space) with {domain.num_dims} space axes, "
+            f"got {tuple(u.shape)}; a single channel still needs its axis: u[:, None]"
+        )
+
+
+def check_totals(totals: Tensor, u: Tensor) -> None:
+    """Raise a :class:`ShapeError` unless there is one number per item and channel of ``u``."""
+    if totals.shape != u.shape[:2]:
+        raise ShapeError(
+            f"expected totals of shape {tuple(u.shape[:2])}, one per item and channel, got {tuple(totals.shape)}; "
+            "they are integrals over the domain: (domain.weights(shape) * u).flatten(2).sum(2)"
+        )
+
+
+def worst_of_channels(info: SolveInfo, batch: int) -> SolveInfo:
+    """One report per item, from one for every pair of item and channel."""
+    status, iterations, residual = (
+        x.reshape(batch, -1).amax(dim=1) for x in (info.status, info.iterations, info.residual_norm)
+    )
+    return SolveInfo(status, iterations, residual)
