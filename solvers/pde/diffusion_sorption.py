@@ -28,7 +28,7 @@ class DiffusionSorption(TimeStepper):
     ``R = ds/dc``, so that ``s(c)_t = diffusivity c_xx``: what is stored changes by what flows in, exactly, also in the
     discrete scheme. Finite volumes; implicit fourth-order Runge-Kutta steps, L-stable; every stage is
     found by Newton's method, which converges from anywhere because ``s`` is concave and diffusion monotone. Computed
-    in float64 whatever the dtype of the state. Differentiable in the state, once.
+    in float64 whatever the dtype of the state. Differentiable in the state, twice.
 
     Args:
         domain: one dimension, Dirichlet, cell centres.

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from neuralop_kit.solvers.tridiagonal import solve_tridiagonal
 
-# Newton stops here; one step more, which carries the gradient, squares it.
-NEWTON_TOLERANCE = 1e-8
+# Newton stops here; two steps more, which carry the first and second derivatives, square it twice.
+NEWTON_TOLERANCE = 1e-6
 MAX_ITERATIONS = 50
 
 # Singly diagonal, stiffly accurate (the last stage is the result), L-stable, order 4.
@@ -75,7 +75,7 @@ def sdirk4_step(system: StoredDiffusion, c: Tensor, dt: float) -> Tensor:
 
 
 def solve_stage(system: StoredDiffusion, target: Tensor, weight: float, *, guess: Tensor) -> Tensor:
-    """``c`` with ``s(c) - weight (A c + b) = target``, differentiable in ``target``.
+    """``c`` with ``s(c) - weight (A c + b) = target``, twice differentiable in ``target``.
 
     The left side is concave and its Jacobian has a positive inverse everywhere: from any guess, Newton's second iterate
     lies below the solution, and all further ones rise to it (Ortega and Rheinboldt, 1970, section 13.3). Items stop one
@@ -93,4 +93,6 @@ def solve_stage(system: StoredDiffusion, target: Tensor, weight: float, *, guess
             if not active.any():
                 break
     value = torch.where(active, torch.nan, value)
-    return value - system.newton_correction(value, weight, target)
+    for _ in range(2):
+        value = value - system.newton_correction(value, weight, target)
+    return value
