@@ -6,12 +6,22 @@ SphereDomain           the surface of a sphere; made by ``Domain.sphere()``
 GaussianRandomField    random functions with a Matern-type covariance, the same at any resolution
 conjugate_gradients    symmetric positive definite systems, a batch at once, any preconditioner
 flexible_gmres         any invertible systems, with a preconditioner that may change at every step
+levenberg_marquardt    nonlinear least squares, a batch at once, differentiable
 """
 
 from neuralop_kit.solvers.conjugate_gradients import conjugate_gradients
 from neuralop_kit.solvers.domain import Axis, Domain
 from neuralop_kit.solvers.flexible_gmres import flexible_gmres
+from neuralop_kit.solvers.optimization import levenberg_marquardt
 from neuralop_kit.solvers.random_fields import GaussianRandomField
 from neuralop_kit.solvers.sphere import SphereDomain
 
-__all__ = ["Axis", "Domain", "SphereDomain", "GaussianRandomField", "conjugate_gradients", "flexible_gmres"]
+__all__ = [
+    "Axis",
+    "Domain",
+    "SphereDomain",
+    "GaussianRandomField",
+    "conjugate_gradients",
+    "flexible_gmres",
+    "levenberg_marquardt",
+]

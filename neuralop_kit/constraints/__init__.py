@@ -2,6 +2,11 @@
 
 Each returns ``(value, info)``; the info has a status for every item.
 
+LeastSquaresConstraint   a differential equation, as well as learned basis functions allow, with conditions as rows
+AtStart, AtStop          such conditions: initial and boundary values at the ends of an axis
+Equation                 a residual, and what its arguments mean; for names of your own, other derivatives, operators
+SpectralDerivative, FiniteDifference    how to differentiate along an axis
+Mask, Raise, Damp, Fallback             what becomes of an item whose solve fails
 ConservationConstraint   the integral of every channel
 LinearConstraint         any linear functionals: moments, modes
 SimplexConstraint        bounds and an integral: positivity and mass
@@ -10,14 +15,29 @@ DivergenceFree           the incompressible part of a velocity
 BoundaryLifting          values on walls
 """
 
+from neuralop_kit.constraints.conditions import AtStart, AtStop
 from neuralop_kit.constraints.conservation import ConservationConstraint
+from neuralop_kit.constraints.derivatives import FiniteDifference, SpectralDerivative
 from neuralop_kit.constraints.divergence import DivergenceFree
+from neuralop_kit.constraints.equation import Equation
 from neuralop_kit.constraints.flux_form import FluxForm
+from neuralop_kit.constraints.least_squares import LeastSquaresConstraint
 from neuralop_kit.constraints.lifting import BoundaryLifting
 from neuralop_kit.constraints.linear import LinearConstraint
+from neuralop_kit.constraints.policies import Damp, Fallback, Mask, Raise
 from neuralop_kit.constraints.simplex import SimplexConstraint
 
 __all__ = [
+    "LeastSquaresConstraint",
+    "AtStart",
+    "AtStop",
+    "Equation",
+    "SpectralDerivative",
+    "FiniteDifference",
+    "Mask",
+    "Raise",
+    "Damp",
+    "Fallback",
     "ConservationConstraint",
     "LinearConstraint",
     "SimplexConstraint",
