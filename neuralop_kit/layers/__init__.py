@@ -6,6 +6,11 @@ ZeroPadding           zero behind the walls: a convolution over the box alone
 ReflectionPadding     mirror images: continuous, never larger than the field
 FourierContinuation   polynomials fitted next to the walls: smooth, for smooth fields
 Extended              applies any operator for periodic functions to functions on a box, through one of these
+IntegralConv          local convolution: a kernel of fixed size in space, made of one of the next three bases
+PiecewiseLinear       hats along the radius, times angular harmonics
+Zernike               orthogonal polynomials on the ball
+Morlet                waves along the radius under a window
+KernelBasis           base class of the three
 MultigridOperator     global linear operator as one learned multigrid cycle; exact walls, any resolution
 FunctionNorm          mean zero, variance one over the domain, by quadrature
 CoordinateEmbedding   appends functions of position, without a jump where an axis is periodic
@@ -23,7 +28,9 @@ from neuralop_kit.layers.coordinate_embedding import CoordinateEmbedding
 from neuralop_kit.layers.extended import Extended
 from neuralop_kit.layers.fourier_continuation import FourierContinuation
 from neuralop_kit.layers.function_norm import FunctionNorm
+from neuralop_kit.layers.integral_conv import IntegralConv
 from neuralop_kit.layers.interpolation import CosineSeries, Cubic, Interpolation, Linear, SineSeries, Trigonometric
+from neuralop_kit.layers.kernel_bases import KernelBasis, Morlet, PiecewiseLinear, Zernike
 from neuralop_kit.layers.multigrid import MultigridOperator
 from neuralop_kit.layers.padding import Padding, ReflectionPadding, ZeroPadding
 from neuralop_kit.layers.pointwise import PointwiseLinear
@@ -38,6 +45,11 @@ __all__ = [
     "ReflectionPadding",
     "FourierContinuation",
     "Extended",
+    "IntegralConv",
+    "KernelBasis",
+    "PiecewiseLinear",
+    "Zernike",
+    "Morlet",
     "MultigridOperator",
     "FunctionNorm",
     "CoordinateEmbedding",
