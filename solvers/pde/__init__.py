@@ -10,6 +10,11 @@ SplineNodal                the discretization with which the FNO paper's data we
 MultigridCG                the linear solver, for a whole batch on any device
 SparseDirect               scipy's factorization, item by item: the oracle; both are a LinearSolver
 
+Helmholtz                  -Lap u - (omega/c)^2 u = f: waves of one frequency; bilinear elements, direct
+Reflecting, Impedance, AbsorbingLayer   what waves meet at the walls
+HuangSpeed, top_source     the random medium and the source of MgNO's problem
+BlockFactors, SparseFactors   dense block elimination for a batch on any device; scipy's LU, the oracle
+
 Problems in time; ``.step(u)``, ``.rollout(u, num_steps)``, ``.initial_condition(...)``:
 DiffusionSorption          a contaminant seeps into soil; stiff, implicit
 FreundlichSorption         what the soil holds; the ends are WallValues, or GhostValues as in PDEBench
@@ -27,6 +32,7 @@ SpectralStepper            the engine of them all: a new equation is its symbol 
 ETDRK2, ETDRK4             its time steps
 """
 
+from neuralop_kit.solvers.pde.absorbing import AbsorbingLayer, Impedance, Reflecting
 from neuralop_kit.solvers.pde.advection import Advection
 from neuralop_kit.solvers.pde.allen_cahn import AllenCahn
 from neuralop_kit.solvers.pde.burgers import Burgers
@@ -35,9 +41,11 @@ from neuralop_kit.solvers.pde.darcy import Darcy
 from neuralop_kit.solvers.pde.diffusion_sorption import DiffusionSorption
 from neuralop_kit.solvers.pde.elliptic import FiniteVolumes, arithmetic_mean, harmonic_mean
 from neuralop_kit.solvers.pde.exponential import ETDRK2, ETDRK4
+from neuralop_kit.solvers.pde.helmholtz import Helmholtz
 from neuralop_kit.solvers.pde.kuramoto_sivashinsky import KuramotoSivashinsky
 from neuralop_kit.solvers.pde.linear_solvers import LinearSolver, MultigridCG, SparseDirect
 from neuralop_kit.solvers.pde.navier_stokes import NavierStokes2D
+from neuralop_kit.solvers.pde.nine_point import BlockFactors, SparseFactors
 from neuralop_kit.solvers.pde.reaction_diffusion import GrayScott, ReactionDiffusion
 from neuralop_kit.solvers.pde.sorption import FreundlichSorption, GhostValues, WallValues
 from neuralop_kit.solvers.pde.spectral import SpectralStepper
@@ -45,6 +53,7 @@ from neuralop_kit.solvers.pde.spline_nodal import SplineNodal
 from neuralop_kit.solvers.pde.stepper import TimeStepper
 from neuralop_kit.solvers.pde.synthetic_coefficients import MultiscaleTrigonometric, RandomCheckerboard
 from neuralop_kit.solvers.pde.wave import Wave
+from neuralop_kit.solvers.pde.wave_media import HuangSpeed, top_source
 
 __all__ = [
     "Darcy",
@@ -60,6 +69,14 @@ __all__ = [
     "LinearSolver",
     "MultigridCG",
     "SparseDirect",
+    "Helmholtz",
+    "Reflecting",
+    "Impedance",
+    "AbsorbingLayer",
+    "HuangSpeed",
+    "top_source",
+    "BlockFactors",
+    "SparseFactors",
     "DiffusionSorption",
     "FreundlichSorption",
     "WallValues",
