@@ -3,9 +3,12 @@
 generate         solve a problem for many random inputs and store the result; resumes after a kill
 PROBLEMS         what can be generated, by name
 Problem          base class for your own problem; Samples is what it returns
-open_dataset     one split of a dataset, for torch's data loaders
+open_dataset     a dataset of ours or of others (PDEBench, The Well, ...), for torch's data loaders
 FieldDataset     what open_dataset returns: pairs (input, target) with domain, names, units and statistics
 Description      what a dataset is about, with a Parameter for each number of its equation
+Steps, FinalTime, Task   which frames of a trajectory are given and which are asked for
+TaskDataset, TrajectoryDataset   what files of others give: pairs, and whole trajectories ``(time, channel, *space)``
+DataWarning      a known defect of a file, and what was done about it
 ShardWriter      stores your own samples
 check_file       whether an HDF5 file is in The Well's layout
 
@@ -16,9 +19,12 @@ from neuralop_kit.datasets.check import check_file
 from neuralop_kit.datasets.description import Description, Parameter
 from neuralop_kit.datasets.field_dataset import FieldDataset
 from neuralop_kit.datasets.generate import generate
+from neuralop_kit.datasets.opening import open_dataset
 from neuralop_kit.datasets.problems import PROBLEMS, Problem, Samples
-from neuralop_kit.datasets.reader import open_dataset
+from neuralop_kit.datasets.readers.contents import DataWarning
 from neuralop_kit.datasets.store import ShardWriter
+from neuralop_kit.datasets.task_dataset import TaskDataset, TrajectoryDataset
+from neuralop_kit.datasets.tasks import FinalTime, Steps, Task
 
 __all__ = [
     "generate",
@@ -27,6 +33,12 @@ __all__ = [
     "Samples",
     "open_dataset",
     "FieldDataset",
+    "Steps",
+    "FinalTime",
+    "Task",
+    "TaskDataset",
+    "TrajectoryDataset",
+    "DataWarning",
     "Description",
     "Parameter",
     "ShardWriter",

@@ -10,9 +10,9 @@ from neuralop_kit.datasets.describe import describe, list_problems
 from neuralop_kit.datasets.description import DTYPES
 from neuralop_kit.datasets.generate import generate
 from neuralop_kit.datasets.manifest import Manifest
+from neuralop_kit.datasets.opening import open_dataset
 from neuralop_kit.datasets.plan import DEFAULT_SPLITS
 from neuralop_kit.datasets.problems import PROBLEMS
-from neuralop_kit.datasets.reader import open_dataset
 from neuralop_kit.solvers.errors import NeuralopKitError
 
 SUCCESS, FAULTS_FOUND, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130

@@ -22,26 +22,19 @@ from neuralop_kit.solvers.errors import ArgumentError, DataError
 MAX_OPEN_FILES = 128
 
 
-def open_dataset(path: str | Path, split: str = "train") -> FieldDataset:
-    """Open one split of a generated dataset, or one of its files.
+def open_folder(path: Path, split: str) -> "ShardDataset":
+    """Open one split of a generated dataset, the folder that holds ``dataset.json``."""
+    manifest = Manifest.load(path)
+    if split not in manifest.splits:
+        raise ArgumentError(f"expected a split among {list(manifest.splits)} of {path}, got {split!r}; take one")
+    for entry in manifest.splits[split]:
+        entry.check_size(path)
+    statistics = DatasetStatistics.of(manifest.description, manifest.statistics)
+    return ShardDataset(path, manifest.description, manifest.splits[split], statistics)
 
-    Args:
-        path: the folder that holds ``dataset.json``, or a single shard (then ``split`` has no meaning).
-        split: ``"train"``, ``"valid"`` or ``"test"``.
 
-    Raises:
-        DataError: there is nothing, or it is unfinished, damaged, unsafe, or not of a known layout.
-        ArgumentError: the dataset has no such split.
-    """
-    path = Path(path)
-    if path.is_dir():
-        manifest = Manifest.load(path)
-        if split not in manifest.splits:
-            raise ArgumentError(f"expected a split among {list(manifest.splits)} of {path}, got {split!r}; take one")
-        for entry in manifest.splits[split]:
-            entry.check_size(path)
-        statistics = DatasetStatistics.of(manifest.description, manifest.statistics)
-        return ShardDataset(path, manifest.description, manifest.splits[split], statistics)
+def open_shard(path: Path) -> "ShardDataset":
+    """Open a single shard."""
     shard = Shard(path)
     entry = ShardEntry(path.name, shard.num_samples, size=path.stat().st_size, sha256="")
     statistics = DatasetStatistics.of(shard.description, shard.statistics)
@@ -61,7 +54,7 @@ class ShardDataset(FieldDataset):
         statistics: of the training split, per channel, whichever split this is; None for a dataset without one.
 
     >>> import tempfile
-    >>> from neuralop_kit.datasets import generate
+    >>> from neuralop_kit.datasets import generate, open_dataset
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     data = open_dataset(generate("darcy", folder, samples=10, resolution=16), "test")
     ...     u, v = data[0]

@@ -8,6 +8,7 @@ from typing import Any
 
 import h5py
 
+from neuralop_kit.datasets.guarded import GuardedFile
 from neuralop_kit.solvers.atomic import explained
 from neuralop_kit.solvers.errors import DataError, NeuralopKitError
 
@@ -41,8 +42,7 @@ def open_safely(path: str | Path) -> Iterator[h5py.File]:
         with path.open("rb") as file:
             if file.read(len(SIGNATURE)) != SIGNATURE:
                 raise DataError(f"expected an HDF5 file, got other content in {path}; it may be cut or of another kind")
-    # No locking: a reader of finished files must work on read-only media.
-    with damage_explained(path), h5py.File(path, "r", locking=False) as file:
+    with damage_explained(path), GuardedFile(path) as guarded, h5py.File(guarded, "r") as file:
         _check_tree(file, path.stat().st_size)
         yield file
 
@@ -109,12 +109,13 @@ def _check_tree(file: h5py.File, file_bytes: int) -> None:
             if isinstance(item, h5py.h5g.GroupID):
                 waiting.append(h5py.Group(item))
             elif isinstance(item, h5py.h5d.DatasetID):
-                _check_dataset(h5py.Dataset(item), file_bytes)
+                check_dataset(h5py.Dataset(item), file_bytes)
             else:
                 raise DataError(f"expected groups and datasets, got another object, {name!r}, in {file.filename}")
 
 
-def _check_dataset(data: h5py.Dataset, file_bytes: int) -> None:
+def check_dataset(data: h5py.Dataset, file_bytes: int) -> None:
+    """Refuse a dataset that lies outside the file, is no array of numbers or text, or cannot be as large as it says."""
     where = f"{data.name} of {data.file.filename}"
     if data.external is not None:
         raise DataError(f"expected data inside the file, got external storage at {where}; it is not read")

@@ -1,0 +1,97 @@
+"""Reading blocks of fields out of a file whose contents are known: ``(sample, time, channel, *space)``, always."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from neuralop_kit.datasets.readers.container import Container
+from neuralop_kit.datasets.readers.contents import ONE, SPACE_LETTERS, Contents, Numbers, Role, Variable
+from neuralop_kit.solvers.errors import DataError, NonFiniteError
+
+
+class FieldFile:
+    """One file of a public layout, opened late.
+
+    Args:
+        container: the file.
+        contents: what is in it.
+    """
+
+    def __init__(self, container: Container, contents: Contents) -> None:
+        self.container = container
+        self.contents = contents
+
+    @property
+    def num_frames(self) -> int:
+        """Times per trajectory; 1 for a steady problem."""
+        return 1 if self.contents.num_frames is None else self.contents.num_frames
+
+    def read(self, samples: range, frames: range, roles: Sequence[Role]) -> Numbers:
+        """A block ``(sample, time, channel, *space)`` of the variables with these roles, as float32 or float64.
+
+        Raises:
+            DataError: the file is damaged, or not what its own description says.
+            NonFiniteError: NaN or infinity.
+        """
+        variables = self.contents.of_role(*roles)
+        num_channels = sum(variable.num_components for variable in variables)
+        shape = (len(samples), len(frames), num_channels, *self.contents.shape)
+        block = np.empty(shape, dtype=self.contents.dtype)
+        first = 0
+        for variable in variables:
+            part = block[:, :, first : first + variable.num_components]
+            self._fill(part, variable, samples, frames)
+            first += variable.num_components
+        finite = np.isfinite(block)
+        if not finite.all():
+            bad = [i for i, good in zip(samples, finite.reshape(len(samples), -1).all(axis=1), strict=True) if not good]
+            raise NonFiniteError(
+                f"expected finite numbers, got NaN or infinity in samples {bad[:8]} of {self.container.path}; leave them "
+                "out, or fetch the file again"
+            )
+        return block
+
+    def _fill(self, part: Numbers, variable: Variable, samples: range, frames: range) -> None:
+        if variable.initial is None:
+            part[...] = self._values(variable, samples, _shifted(frames, variable.skip))
+            return
+        # Frame 0 is an array of its own.
+        has_start = len(frames) > 0 and frames[0] == 0
+        if has_start:
+            part[:, :1] = self._values(variable.initial, samples, range(1))
+        rest = frames[1:] if has_start else frames
+        if rest:
+            part[:, int(has_start) :] = self._values(variable, samples, _shifted(rest, variable.skip - 1))
+
+    def _values(self, variable: Variable, samples: range, frames: range) -> Numbers:
+        """Something that broadcasts to ``(sample, time, component, *space)``."""
+        if len(variable.places) == 1:
+            return self._block(variable.places[0], variable, samples, frames)
+        blocks = [self._block(variable.places[i], variable, range(1), frames) for i in samples]
+        return np.concatenate(blocks) if blocks else np.empty((0, 1, 1) + (1,) * len(self.contents.shape))
+
+    def _block(self, place: str, variable: Variable, samples: range, frames: range) -> Numbers:
+        array = self.container.array(place)
+        axes, space = variable.axes, SPACE_LETTERS[: len(self.contents.shape)]
+        if len(array.shape) != len(axes):
+            raise DataError(f"expected {len(axes)} axes at {place} of {self.container.path}, got shape {array.shape}")
+        chosen = {"n": slice(samples.start, samples.stop), "t": slice(frames.start, frames.stop, frames.step), ONE: 0}
+        with self.container.explained():
+            values = np.asarray(array[tuple(chosen.get(letter, slice(None)) for letter in axes)])
+        letters = axes.replace(ONE, "")
+        order = [letter for letter in f"ntcd{space}" if letter in letters]
+        values = values.transpose([letters.index(letter) for letter in order])
+        lengths = dict(zip(order, values.shape, strict=True))
+        components = lengths.get("c", 1) * lengths.get("d", 1)
+        outer = [lengths.get(letter, 1) for letter in "nt"]
+        expected = dict(zip(f"nt{space}", (len(samples), len(frames), *self.contents.shape), strict=True))
+        if components != variable.num_components or any(lengths.get(k, n) != n for k, n in expected.items()):
+            raise DataError(
+                f"expected {expected} and {variable.num_components} components at {place} of {self.container.path}, "
+                f"got {lengths}; the file is cut, or its parts do not go together"
+            )
+        return values.reshape(*outer, components, *(lengths.get(letter, 1) for letter in space))
+
+
+def _shifted(frames: range, by: int) -> range:
+    return range(frames.start + by, frames.stop + by, frames.step)

@@ -1,0 +1,216 @@
+"""Pairs of fields, and whole trajectories, out of files of any public layout."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from neuralop_kit.datasets.field_dataset import FieldDataset
+from neuralop_kit.datasets.readers.contents import Contents, Numbers
+from neuralop_kit.datasets.readers.field_file import FieldFile
+from neuralop_kit.datasets.statistics import ChannelStatistics, DatasetStatistics
+from neuralop_kit.datasets.tasks import Task
+from neuralop_kit.solvers.domain import Domain
+from neuralop_kit.solvers.errors import ArgumentError, DataError
+
+VERIFY_BYTES = 2**24
+
+
+class TaskDataset(FieldDataset):
+    """Pairs ``(input, target)`` that a task cuts out of trajectories, or the pairs of a steady problem.
+
+    Args:
+        files: with the same channels on the same grid; trajectories may differ in length.
+        samples: which samples of each file.
+        task: which frames are given and which are asked for; has no meaning for a steady problem.
+        statistics: that came with the files.
+
+    Attributes:
+        contents: of the first file: equation, parameters, assumptions and defects.
+        trajectories: the same data as whole trajectories ``(time, channel, *space)``.
+
+    Made by :func:`open_dataset`.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[FieldFile],
+        samples: Sequence[range],
+        *,
+        task: Task,
+        statistics: tuple[ChannelStatistics, ChannelStatistics] | None = None,
+    ) -> None:
+        _check_alike(files)
+        self.files, self.samples, self.task = tuple(files), tuple(samples), task
+        self.contents: Contents = files[0].contents
+        pairs = zip(self.files, self.samples, strict=True)
+        self._pairs_each = [1 if self._steady else task.num_pairs(file.num_frames) for file in self.files]
+        self._ends = np.array(list(accumulate(len(s) * k for (_, s), k in zip(pairs, self._pairs_each, strict=True))))
+        if not len(self):
+            raise ArgumentError(
+                f"expected a task that fits into {[file.num_frames for file in self.files][:8]} frames, got {task}; "
+                "ask for fewer frames"
+            )
+        self.statistics = None if statistics is None else self._statistics(*statistics)
+
+    @property
+    def domain(self) -> Domain:
+        """Where the functions live."""
+        return self.contents.domain
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Points per axis."""
+        return self.contents.shape
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """One per input channel; a state at several times is named once for each, oldest first."""
+        if self._steady:
+            return self.contents.channels("input", "state")
+        given, _ = self.task.frames(0, self._longest)
+        return self.contents.channels("state") * len(given) + self.contents.channels("input")
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """One per target channel."""
+        if self._steady:
+            return self.contents.channels("target", "state")
+        _, asked = self.task.frames(0, self._longest)
+        return self.contents.channels("state") * len(asked)
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Unit of each field by name, ``"1"`` where it has none."""
+        return self.contents.units
+
+    @property
+    def trajectories(self) -> "TrajectoryDataset":
+        """Whole trajectories of the states."""
+        return TrajectoryDataset(self.files, self.samples)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def read(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """A batch: inputs and targets, ``(batch, channel, *space)`` each, in the order of ``indices``."""
+        dtype = getattr(torch, self.contents.dtype)
+        counts = (len(self.input_names), len(self.target_names))
+        places = self._positions(indices)
+        inputs, targets = (torch.empty(len(places), count, *self.shape, dtype=dtype) for count in counts)
+        for row, place in enumerate(places.tolist()):
+            number = int(np.searchsorted(self._ends, place, side="right"))
+            first = int(self._ends[number - 1]) if number else 0
+            sample, pair = divmod(place - first, self._pairs_each[number])
+            self._fill(inputs[row].numpy(), targets[row].numpy(), number, sample, pair)
+        return inputs, targets
+
+    def verify(self) -> None:
+        """Read every frame of every sample once, in bounded memory."""
+        for file, samples in zip(self.files, self.samples, strict=True):
+            for block in blocks(file, samples, max_bytes=VERIFY_BYTES):
+                file.read(*block, ("state", "input", "target"))
+
+    def __repr__(self) -> str:
+        fields = f"{', '.join(self.input_names)} -> {', '.join(self.target_names)}"
+        return (
+            f"TaskDataset({self.contents.layout}, {self.contents.name}: {len(self)} pairs {fields} on {self.shape}, "
+            f"{self.domain})"
+        )
+
+    @property
+    def _steady(self) -> bool:
+        return self.contents.num_frames is None
+
+    @property
+    def _longest(self) -> int:
+        return max(file.num_frames for file in self.files)
+
+    def _fill(self, given: Numbers, asked: Numbers, number: int, sample: int, pair: int) -> None:
+        file, one = self.files[number], self.samples[number][sample : sample + 1]
+        if self._steady:
+            given[...] = file.read(one, range(1), ("input", "state"))[0, 0]
+            asked[...] = file.read(one, range(1), ("target", "state"))[0, 0]
+            return
+        before, after = self.task.frames(pair, file.num_frames)
+        states = file.read(one, before, ("state",))[0].reshape(-1, *self.shape)
+        given[: len(states)] = states
+        if self.contents.of_role("input"):
+            given[len(states) :] = file.read(one, before[-1:], ("input",))[0, 0]
+        asked[...] = file.read(one, after, ("state",))[0].reshape(-1, *self.shape)
+
+    def _statistics(self, states: ChannelStatistics, inputs: ChannelStatistics) -> DatasetStatistics:
+        """Those of the channels of a pair."""
+        repeats = (len(self.input_names) - len(inputs.mean)) // max(1, len(states.mean))
+        given = ChannelStatistics(states.mean * repeats + inputs.mean, states.std * repeats + inputs.std)
+        repeats = len(self.target_names) // max(1, len(states.mean))
+        return DatasetStatistics(given, ChannelStatistics(states.mean * repeats, states.std * repeats), {})
+
+
+class TrajectoryDataset(Dataset[Tensor]):
+    """Whole trajectories ``(time, channel, *space)`` of the states, one per item.
+
+    Args:
+        files, samples: as for :class:`TaskDataset`.
+    """
+
+    def __init__(self, files: Sequence[FieldFile], samples: Sequence[range]) -> None:
+        self.files, self.samples = tuple(files), tuple(samples)
+        self.contents = files[0].contents
+        self.names = self.contents.channels("state")
+        if self.contents.num_frames is None:
+            raise ArgumentError(f"expected a problem in time, got {self.contents.name}, which is steady; use its pairs")
+        self._ends = list(accumulate(len(s) for s in samples))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int) -> Tensor:
+        """One trajectory."""
+        number, sample = self._find(index)
+        file = self.files[number]
+        block = file.read(self.samples[number][sample : sample + 1], range(file.num_frames), ("state",))
+        return torch.from_numpy(block[0])
+
+    def times(self, index: int) -> Tensor:
+        """Times of the frames of one trajectory, float64, ``(time,)``."""
+        number, sample = self._find(index)
+        times: Any = self.files[number].contents.times
+        row = times if times.ndim == 1 else times[self.samples[number][sample]]
+        return torch.from_numpy(np.array(row, dtype=np.float64))
+
+    def _find(self, index: int) -> tuple[int, int]:
+        place = index + len(self) if index < 0 else index
+        if not 0 <= place < len(self):
+            raise IndexError(f"expected an index below {len(self)}, got {index}")
+        number = int(np.searchsorted(self._ends, place, side="right"))
+        return number, place - (self._ends[number - 1] if number else 0)
+
+
+def blocks(file: FieldFile, samples: range, *, max_bytes: int) -> "list[tuple[range, range]]":
+    """Blocks of samples and frames that cover a file, each of about ``max_bytes`` and at least one frame."""
+    frame = np.dtype(file.contents.dtype).itemsize * int(np.prod(file.contents.shape, dtype=object))
+    frame *= max(1, sum(variable.num_components for variable in file.contents.variables))
+    per_block = max(1, max_bytes // frame)
+    if per_block >= file.num_frames:
+        step = per_block // file.num_frames
+        return [(samples[k : k + step], range(file.num_frames)) for k in range(0, len(samples), step)]
+    starts = range(0, file.num_frames, per_block)
+    parts = [range(k, min(k + per_block, file.num_frames)) for k in starts]
+    return [(samples[k : k + 1], part) for k in range(len(samples)) for part in parts]
+
+
+def _check_alike(files: Sequence[FieldFile]) -> None:
+    first = files[0].contents
+    for file in files[1:]:
+        other = file.contents
+        same = other.channels("state", "input", "target") == first.channels("state", "input", "target")
+        if not same or other.shape != first.shape or other.dtype != first.dtype:
+            raise DataError(
+                f"expected files with equal channels and grids, got {first.shape} in {files[0].container.path} and "
+                f"{other.shape} in {file.container.path}; open them one by one"
+            )
