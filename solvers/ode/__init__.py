@@ -1,9 +1,47 @@
 """Ordinary differential equations: adaptive Runge-Kutta and stiff integrators, with differentiable statistics.
 
-Solution      the trajectory, and how it was found
-Statistics    what it cost: counts and status per sample, error and stiffness estimates per step
+odeint           solve a batch of initial value problems
+Solution         the trajectory, and how it was found
+Statistics       what it cost: counts and status per sample, error and stiffness estimates per step
+Tsit5            order 5, the default
+Dopri5           order 5, the classical pair
+Bosh3            order 3, for loose tolerances
+Dopri8           order 8, for tight tolerances
+Heun             order 2
+RK4              order 4, fixed steps
+Euler            order 1, fixed steps
+PIController     step sizes from the last two errors, the default
+IController      step sizes from the last error
+PIDController    step sizes from the last three errors
+FixedStep        steps of one length
+PerSample        every sample has its own step size, the default
+Joint            one step size for the batch
+Direct           gradients by backpropagation through the steps, the default
 """
 
+from neuralop_kit.solvers.ode.adjoint import Direct
+from neuralop_kit.solvers.ode.control import Joint, PerSample
+from neuralop_kit.solvers.ode.controllers import FixedStep, IController, PIController, PIDController
+from neuralop_kit.solvers.ode.explicit import RK4, Bosh3, Dopri5, Dopri8, Euler, Heun, Tsit5
 from neuralop_kit.solvers.ode.solution import Solution, Statistics
+from neuralop_kit.solvers.ode.solve import odeint
 
-__all__ = ["Solution", "Statistics"]
+__all__ = [
+    "odeint",
+    "Solution",
+    "Statistics",
+    "Tsit5",
+    "Dopri5",
+    "Bosh3",
+    "Dopri8",
+    "Heun",
+    "RK4",
+    "Euler",
+    "PIController",
+    "IController",
+    "PIDController",
+    "FixedStep",
+    "PerSample",
+    "Joint",
+    "Direct",
+]

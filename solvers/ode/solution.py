@@ -32,6 +32,12 @@ class Statistics:
             all the rows above; a row without any taken step is left out.
 
     Source: Shampine (1977) for ``S``; Pal et al. (2021), section 3, for what both are good for.
+
+    >>> import torch
+    >>> from neuralop_kit.solvers.ode import odeint
+    >>> stats = odeint(lambda t, y: -3.0 * y, torch.ones(2, 1), torch.tensor([0.0, 1.0])).stats
+    >>> bool((stats.error <= 1).all()), round(stats.stiffness[0, 0].item(), 2)
+    (True, 3.0)
     """
 
     num_accepted: Tensor
@@ -72,6 +78,12 @@ class Solution:
         last_t: the time up to which each sample came, ``(batch,)``.
         last_y: the state there, ``(batch, ...)``: of a sample that failed, the last good one.
         dense: continues the trajectory between the times; only where ``odeint`` was asked for it.
+
+    >>> import torch
+    >>> from neuralop_kit.solvers.ode import odeint
+    >>> solution = odeint(lambda t, y: -y, torch.ones(1, 1), torch.tensor([0.0, 1.0]), rtol=1e-6, dense=True)
+    >>> round(solution.ys[-1].item(), 4), round(solution(torch.tensor(0.5)).item(), 4)
+    (0.3679, 0.6065)
     """
 
     ts: Tensor

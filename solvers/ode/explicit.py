@@ -1,0 +1,122 @@
+"""Explicit Runge-Kutta methods: one step for all of them, a leaf for each tableau."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neuralop_kit.solvers.ode import tableaux
+from neuralop_kit.solvers.ode.dopri8 import DOPRI8
+from neuralop_kit.solvers.ode.method import Field, Increment, Method
+from neuralop_kit.solvers.ode.tableau import ExplicitTableau, Row
+from neuralop_kit.solvers.ode.tableaux import BOSH3, DOPRI5, EULER, HEUN, TSIT5
+
+
+class ExplicitRungeKutta(Method):
+    """A method given by its tableau; see :class:`~neuralop_kit.solvers.ode.tableau.ExplicitTableau` for the equations.
+
+    Cost: ``num_stages - 1`` evaluations of the field per trial step, since its last stage is the next step's first.
+    """
+
+    tableau: ExplicitTableau
+
+    def __init__(self, *, compile: bool = False) -> None:
+        super().__init__(compile=compile)
+        self.order = self.tableau.order
+        self.has_companion = self.tableau.error is not None
+        self.evaluations_per_step = self.tableau.num_stages - 1
+        self.stability_size = self.tableau.stability_size
+
+    def step(self, field: Field, t: Tensor, y: Tensor, slope: Tensor, h: Tensor) -> Increment:
+        """See the base class."""
+        tableau = self.tableau
+        slopes, scaled, state = [slope], [h * slope], y
+        before = y
+        for row, c in zip(tableau.a, tableau.c[1:], strict=True):
+            before, state = state, add_up(y, row, scaled)
+            slopes.append(field(torch.add(t, h, alpha=c), state))
+            scaled.append(h * slopes[-1])
+        return Increment(
+            y=state,
+            slope=slopes[-1],
+            defect=None if tableau.error is None else add_up(None, tableau.error, scaled),
+            slope_change=slopes[-1] - slopes[-2],
+            state_change=state - before,
+            stages=tuple(slopes),
+        )
+
+    def dense_weights(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See the base class."""
+        rows = np.asarray(self.tableau.dense)
+        powers = np.stack([theta ** (d + 1) for d in range(len(rows))])
+        return np.tensordot(rows.T, powers, axes=1)
+
+
+def add_up(start: Tensor | None, weights: Row, terms: list[Tensor]) -> Tensor:
+    """``start + sum_i weights_i terms_i``, one fused multiply-add per weight that is not zero."""
+    total = start
+    for weight, term in zip(weights, terms, strict=False):
+        if weight:
+            total = term * weight if total is None else torch.add(total, term, alpha=weight)
+    if total is None:
+        return torch.zeros_like(terms[0])
+    return total
+
+
+class Tsit5(ExplicitRungeKutta):
+    """Order 5 with companion of order 4, 6 evaluations, quartic dense output of local error ``h^5``; the default.
+
+    Source: Tsitouras (2011), Comput. Math. Appl. 62.
+
+    >>> Tsit5().order, Tsit5().evaluations_per_step
+    (5, 6)
+    """
+
+    tableau = TSIT5
+
+
+class Dopri5(ExplicitRungeKutta):
+    """Order 5 with companion of order 4, 6 evaluations, quartic dense output; MATLAB's ode45, scipy's RK45.
+
+    Source: Dormand and Prince (1980), J. Comput. Appl. Math. 6.
+    """
+
+    tableau = DOPRI5
+
+
+class Bosh3(ExplicitRungeKutta):
+    """Order 3 with companion of order 2, 3 evaluations, cubic dense output; for loose tolerances.
+
+    Source: Bogacki and Shampine (1989), Appl. Math. Lett. 2.
+    """
+
+    tableau = BOSH3
+
+
+class Dopri8(ExplicitRungeKutta):
+    """Order 8 with companion of order 7, 13 evaluations; for tolerances below about 1e-8.
+
+    Dense output is a quartic with local error ``h^5``: less accurate than the steps themselves.
+
+    Source: Prince and Dormand (1981), J. Comput. Appl. Math. 7.
+    """
+
+    tableau = DOPRI8
+
+
+class Heun(ExplicitRungeKutta):
+    """Order 2 with Euler's method as companion, 2 evaluations, cubic dense output."""
+
+    tableau = HEUN
+
+
+class RK4(ExplicitRungeKutta):
+    """The classical method of order 4 without companion: it needs ``controller=FixedStep(dt)``."""
+
+    tableau = tableaux.RK4
+
+
+class Euler(ExplicitRungeKutta):
+    """Order 1 without companion: it needs ``controller=FixedStep(dt)``."""
+
+    tableau = EULER

@@ -1,0 +1,159 @@
+"""The loop: trial step, one look at its error, next trial step."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neuralop_kit.solvers.errors import ShapeError
+from neuralop_kit.solvers.ode.clock import Clock, Move
+from neuralop_kit.solvers.ode.control import PerSample
+from neuralop_kit.solvers.ode.controllers import FixedStep, Floats, StepController
+from neuralop_kit.solvers.ode.host import read, send, send_flags, send_indices
+from neuralop_kit.solvers.ode.initial_step import initial_step
+from neuralop_kit.solvers.ode.record import Outputs, Points, StepRows
+from neuralop_kit.solvers.ode.solution import Solution, Statistics
+from neuralop_kit.solvers.ode.trial import Stepper, Trial
+from neuralop_kit.solvers.status import Status
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """All of a solve but the initial state.
+
+    Args:
+        stepper: takes the trial steps.
+        times: ``(num_times, rows)``, float64 on the host.
+        ts: the times as the user gave them.
+        controller: chooses step sizes.
+        first_step: length of the first step; ``None`` lets the solver choose.
+        max_steps, min_step: when a row gives up.
+    """
+
+    stepper: Stepper
+    times: Floats
+    ts: Tensor
+    controller: StepController
+    first_step: float | None
+    max_steps: int
+    min_step: float
+
+    def clock(self) -> Clock:
+        """All rows at their first time."""
+        return Clock(
+            self.times[0],
+            self.times[-1],
+            self.controller,
+            self.stepper.method.order,
+            max_steps=self.max_steps,
+            min_step=self.min_step,
+        )
+
+    def outputs(self) -> Outputs:
+        """Nothing recorded yet."""
+        direction = np.sign(self.times[-1] - self.times[0])
+        return Outputs(self.times[1:-1], direction, self.stepper.method, self.stepper.control)
+
+    def first_length(self, clock: Clock, y: Tensor, slope: Tensor) -> Floats:
+        """Lengths of the first steps, positive."""
+        if isinstance(self.controller, FixedStep):
+            return np.full(len(clock.t), self.controller.step_size)
+        if self.first_step is not None:
+            return np.full(len(clock.t), self.first_step)
+        clock.num_evaluations += 1
+        return initial_step(self.stepper, clock.t, clock.goal, y, slope)
+
+
+class Observer(Protocol):
+    """Sees every row of accepted steps: to keep states for a gradient, or stages for dense output."""
+
+    def __call__(self, move: Move, points: Points | None, y: Tensor, trial: Trial) -> None:
+        """``y`` is the state at which the steps began."""
+        ...
+
+
+def march(problem: Problem, y: Tensor, *observers: Observer) -> Solution:
+    """Solve, one trial step after the other; gradients flow through whatever was accepted, step sizes are constants."""
+    stepper, clock, outputs, rows = problem.stepper, problem.clock(), problem.outputs(), StepRows()
+    first = y
+    y, slope = begin(problem, clock, y)
+    while clock.is_running:
+        start = clock.t
+        trial = stepper.take(send(start, y), y, slope, send(clock.h, y))
+        move = clock.judge(read(trial.error), stepper.method.evaluations_per_step)
+        if not move.accepted.any():
+            continue
+        if not move.is_finite:
+            # Rejected rows stand still instead: NaN times a zero gradient is NaN, in parameters that all rows share.
+            trial = stepper.take(send(start, y), y, slope, send(move.h, y))
+        points = outputs.find(move)
+        for observe in observers:
+            observe(move, points, y, trial)
+        y, slope = follow(move, points, y, slope, trial, rows, outputs)
+    return conclude(problem, clock, outputs, rows, first, y)
+
+
+def begin(problem: Problem, clock: Clock, y: Tensor) -> tuple[Tensor, Tensor]:
+    """State and slope at the first time; rows that cannot begin are stopped and ride along on a healthy row's state."""
+    stepper, control = problem.stepper, problem.stepper.control
+    t = control.spread(send(clock.t, y), y.ndim)
+    slope = stepper.field(t, y)
+    if slope.shape != y.shape:
+        raise ShapeError(
+            f"expected field(t, y) to have the shape of y, {tuple(y.shape)}, got {tuple(slope.shape)}; "
+            "return one derivative per component, and mind how t broadcasts"
+        )
+    good = np.isfinite(read(control.rms(y) + control.rms(slope)))
+    clock.num_evaluations += 1
+    clock.stop(~good, Status.NOT_FINITE)
+    if not good.all() and good.any():
+        riders = np.where(good, np.arange(len(good)), np.argmax(good))
+        y = y.index_select(0, send_indices(riders, y))
+        slope = stepper.field(t, y)
+    if clock.is_running:
+        length = problem.first_length(clock, y, slope)
+        clock.begin(length)
+    return y, slope
+
+
+def follow(
+    move: Move, points: Points | None, y: Tensor, slope: Tensor, trial: Trial, rows: StepRows, outputs: Outputs
+) -> tuple[Tensor, Tensor]:
+    """Record an accepted step; returns state and slope at its end."""
+    if points is not None:
+        outputs.add(points, y, trial.stages)
+    rows.add(move, trial)
+    if move.is_clean:
+        return trial.y, trial.slope
+    accepted = outputs.control.spread(send_flags(move.accepted, y), y.ndim)
+    return torch.where(accepted, trial.y, y), torch.where(accepted, trial.slope, slope)
+
+
+def conclude(problem: Problem, clock: Clock, outputs: Outputs, rows: StepRows, first: Tensor, y: Tensor) -> Solution:
+    """Put together what was recorded."""
+    batch = len(y)
+
+    def per_sample(values: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.broadcast_to(values, (batch,)).copy()).to(y.device)
+
+    stats = Statistics(
+        per_sample(clock.num_accepted),
+        per_sample(clock.num_rejected),
+        per_sample(clock.num_evaluations),
+        per_sample(clock.status),
+        **rows.stack(y, len(clock.t)),
+    )
+    arrived = PerSample().spread(stats.converged, y.ndim)
+    moved = PerSample().spread(per_sample(clock.t != problem.times[0]), y.ndim)
+    y = torch.where(moved, y, first)
+    states = [first.unsqueeze(0)]
+    if len(outputs.times):
+        inner = outputs.stack(y)
+        states.append(torch.where(arrived & ~moved, first, inner))
+    if len(problem.times) > 1:
+        states.append(torch.where(arrived, y, torch.nan).unsqueeze(0))
+    last_t = per_sample(clock.t).to(problem.ts.dtype)
+    return Solution(problem.ts, torch.cat(states), stats, last_t, y)

@@ -1,0 +1,14 @@
+"""Methods by name."""
+
+from neuralop_kit.solvers.ode.explicit import RK4, Bosh3, Dopri5, Dopri8, Euler, Heun, Tsit5
+from neuralop_kit.solvers.ode.method import Method
+
+METHODS: dict[str, type[Method]] = {
+    "tsit5": Tsit5,
+    "dopri5": Dopri5,
+    "bosh3": Bosh3,
+    "dopri8": Dopri8,
+    "heun": Heun,
+    "rk4": RK4,
+    "euler": Euler,
+}

@@ -1,0 +1,144 @@
+"""The front door: check what was asked for, and hand it to a gradient strategy."""
+
+import math
+from collections.abc import Mapping
+from typing import TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from neuralop_kit.solvers.errors import ArgumentError, ShapeError
+from neuralop_kit.solvers.ode.adjoint import Adjoint, Direct
+from neuralop_kit.solvers.ode.control import CONTROLS, StepControl
+from neuralop_kit.solvers.ode.controllers import FixedStep, Floats, PIController, StepController
+from neuralop_kit.solvers.ode.march import Problem
+from neuralop_kit.solvers.ode.method import Field, Method
+from neuralop_kit.solvers.ode.methods import METHODS
+from neuralop_kit.solvers.ode.solution import Solution
+from neuralop_kit.solvers.ode.trial import Stepper, Tolerance
+
+Named = TypeVar("Named")
+
+
+def odeint(
+    field: Field,
+    y0: Tensor,
+    t: Tensor,
+    *,
+    method: str | Method = "tsit5",
+    rtol: Tolerance = 1e-6,
+    atol: Tolerance = 1e-6,
+    control: str | StepControl = "per_sample",
+    controller: StepController | None = None,
+    adjoint: Adjoint | None = None,
+    first_step: float | None = None,
+    max_steps: int = 10_000,
+    min_step: float = 0.0,
+    dense: bool = False,
+    raise_on_failure: bool = False,
+) -> Solution:
+    """Solve ``dy/dt = field(t, y)``, ``y(t[0]) = y0``, for a batch of initial states.
+
+    Args:
+        field: gets ``t`` such that it broadcasts against ``y``: shape ``(batch, 1, ..., 1)`` in per-sample control, a
+            single number in joint control; returns the shape of ``y``.
+        y0: shape ``(batch, ...)``, real floating point, at least one sample.
+        t: times, monotone, forward or backward: ``(num_times,)``, or ``(num_times, batch)`` for times of every
+            sample's own (pad with repetitions of the last time). The last time is met by a step, the others by dense
+            output. Where ``t`` requires a gradient, ``ys`` are differentiated by the first and by their own time.
+        method: a name of :data:`METHODS`, or an object such as ``Dopri5(compile=True)``.
+        rtol, atol: positive; numbers, or tensors that broadcast against ``y0``.
+        control: ``"per_sample"`` step sizes, or one ``"joint"`` step size for the batch.
+        controller: by default :class:`PIController`.
+        adjoint: how gradients are found, by default :class:`Direct` backpropagation through the accepted steps.
+        first_step: length of the first step, positive; by default chosen from the field.
+        max_steps: trial steps before a sample gives up.
+        min_step: length at which a sample gives up; rounding sets a limit in any case.
+        dense: whether the solution can be called at any time; keeps all stages in memory.
+        raise_on_failure: whether a failed sample is an error; it is a status otherwise, its ``ys`` are NaN from the
+            failure on, and other samples are not harmed (with joint control the batch fails together).
+
+    Returns:
+        A :class:`Solution`.
+
+    Raises:
+        ShapeError: ``y0``, ``t`` or the field's value have the wrong shape.
+        ArgumentError: a name is unknown, times are not monotone or not finite, a number is out of range.
+        ConvergenceError: a sample failed and ``raise_on_failure`` is set.
+
+    Good values: tolerances 1e-3 to 1e-8 with Tsit5; for less, Dopri8 in float64. NaN or steps in the thousands speak
+    for a stiff problem: take ``"rosenbrock23"``, ``"rodas5p"`` or ``"auto"``.
+
+    >>> import torch
+    >>> y0 = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    >>> solution = odeint(lambda t, y: -y, y0, torch.tensor([0.0, 1.0, 2.0]), rtol=1e-8, atol=1e-8)
+    >>> solution.ys[:, 1, 0]
+    tensor([2.0000, 0.7358, 0.2707], dtype=torch.float64)
+    >>> solution.stats.status
+    tensor([0, 0])
+    """
+    check_state(y0)
+    method, control = named(METHODS, method, "method"), named(CONTROLS, control, "control")
+    controller = PIController() if controller is None else controller
+    if not method.has_companion and not isinstance(controller, FixedStep):
+        raise ArgumentError(
+            f"expected a fixed step for {type(method).__name__}, which does not estimate its error, "
+            f"got {type(controller).__name__}; give controller=FixedStep(step_size)"
+        )
+    check_numbers(rtol=rtol, atol=atol, first_step=first_step, max_steps=max_steps)
+    stepper = Stepper(method, field, control, rtol, atol)
+    times = times_of_rows(t, control, y0)
+    problem = Problem(stepper, times, t, controller, first_step, max_steps, min_step)
+    solution = (Direct() if adjoint is None else adjoint).solve(problem, y0, dense=dense)
+    if raise_on_failure:
+        solution.stats.raise_if_failed()
+    return solution
+
+
+def check_state(y0: Tensor) -> None:
+    """A batch of real numbers."""
+    if y0.ndim == 0 or y0.numel() == 0:
+        raise ShapeError(
+            f"expected a state of shape (batch, ...), got {tuple(y0.shape)}; one sample needs its axis too"
+        )
+    if not y0.is_floating_point():
+        raise ArgumentError(f"expected a real floating-point state, got {y0.dtype}; convert it, or use view_as_real")
+
+
+def check_numbers(*, rtol: Tolerance, atol: Tolerance, first_step: float | None, max_steps: int) -> None:
+    """Ranges of the arguments that are numbers."""
+    for name, value in (("rtol", rtol), ("atol", atol), ("first_step", first_step), ("max_steps", max_steps)):
+        if value is None:
+            continue
+        least = value.min().item() if isinstance(value, Tensor) else value
+        if not (least > 0 and math.isfinite(least)):
+            raise ArgumentError(f"expected a positive {name}, got {value}; correct it")
+
+
+def named(choices: Mapping[str, type[Named]], choice: str | Named, what: str) -> Named:
+    """An object, or the one with that name."""
+    if not isinstance(choice, str):
+        return choice
+    if choice not in choices:
+        raise ArgumentError(f"expected a {what} among {sorted(choices)}, got {choice!r}; take one of these")
+    return choices[choice]()
+
+
+def times_of_rows(t: Tensor, control: StepControl, y0: Tensor) -> Floats:
+    """Times on the host, ``(num_times, rows)``, checked."""
+    rows = control.num_rows(len(y0))
+    if t.ndim not in (1, 2) or len(t) == 0 or (t.ndim == 2 and t.shape[1] != rows):
+        raise ShapeError(
+            f"expected times of shape (num_times,) or, in per-sample control, (num_times, {len(y0)}), "
+            f"got {tuple(t.shape)}; give all samples the same times, or one column each"
+        )
+    times = t.detach().cpu().double().numpy()
+    if times.ndim == 1:
+        times = np.repeat(times[:, None], rows, axis=1)
+    steps = np.diff(times, axis=0)
+    monotone = ((steps >= 0).all(axis=0) | (steps <= 0).all(axis=0)).all()
+    if not (np.isfinite(times).all() and monotone):
+        raise ArgumentError(
+            f"expected finite times that only rise or only fall, got {times.tolist()}; sort them, or solve in parts"
+        )
+    return times

@@ -1,0 +1,67 @@
+"""A trial step: the increment of a method, and how large its error and the stiffness of the field are there."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from neuralop_kit.solvers.ode.control import StepControl
+from neuralop_kit.solvers.ode.method import Field, Method
+
+Tolerance = float | Tensor
+
+
+class Trial(NamedTuple):
+    """A trial step: see :class:`Increment` for ``y``, ``slope``, ``stages`` and :class:`Statistics` for the others."""
+
+    y: Tensor
+    slope: Tensor
+    error: Tensor
+    stiffness: Tensor
+    stages: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Stepper:
+    """Takes trial steps of one method in one field; pure tensors in, pure tensors out.
+
+    Args:
+        method, field, control: what steps, in what, and which samples share a step size.
+        rtol, atol: tolerances, numbers or tensors that broadcast against the state.
+    """
+
+    method: Method
+    field: Field
+    control: StepControl
+    rtol: Tolerance
+    atol: Tolerance
+
+    def take(self, t: Tensor, y: Tensor, slope: Tensor, h: Tensor) -> Trial:
+        """A trial step from ``y`` at ``t``; ``t`` and ``h`` have shape ``(rows,)``."""
+        step = compiled(take_step) if self.method.compile else take_step
+        return step(self, t, y, slope, h)
+
+
+def take_step(stepper: Stepper, t: Tensor, y: Tensor, slope: Tensor, h: Tensor) -> Trial:
+    """The one graph that is compiled."""
+    control = stepper.control
+    t, h = control.spread(t, y.ndim), control.spread(h, y.ndim)
+    new = stepper.method.step(stepper.field, t, y, slope, h)
+    # At equal states both norms are zero, and so must be the estimate and its gradient.
+    stiffness = control.rms(new.slope_change) / control.rms(new.state_change).clamp_min(torch.finfo(y.dtype).tiny)
+    if new.defect is None:
+        # Zero, and NaN where the step is.
+        error = control.rms(new.slope * 0.0)
+    else:
+        size = torch.maximum(y.abs(), new.y.abs())
+        error = control.rms(new.defect / (stepper.atol + stepper.rtol * size))
+    return Trial(new.y, new.slope, error, stiffness, new.stages)
+
+
+@functools.cache
+def compiled(function: Callable[..., Trial]) -> Callable[..., Trial]:
+    """The compiled function; one for the process, so that graphs are found again."""
+    return torch.compile(function, fullgraph=True)
