@@ -3,10 +3,12 @@
 FNO                   Fourier neural operator: global convolutions in Fourier space
 MgNO                  multigrid neural operator: layers of learned multigrid cycles
 ReferenceMgNO         the released MgNO in its published configurations, to compare with
+ReferenceHelmholtzMgNO  the same for the Helmholtz equation
 """
 
 from neuralop_kit.models.fno import FNO
 from neuralop_kit.models.mgno import MgNO
+from neuralop_kit.models.reference_helmholtz import ReferenceHelmholtzMgNO
 from neuralop_kit.models.reference_mgno import ReferenceMgNO
 
-__all__ = ["FNO", "MgNO", "ReferenceMgNO"]
+__all__ = ["FNO", "MgNO", "ReferenceMgNO", "ReferenceHelmholtzMgNO"]

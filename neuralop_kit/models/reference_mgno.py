@@ -34,8 +34,7 @@ class ReferenceMgNO(nn.Module):
         activation: pointwise function.
         generator: for the initial weights of the operators.
 
-    The released Helmholtz model, with more channels on coarser levels, is not included; its published count of 7.58 M
-    does not follow from the released code with any number of layers.
+    The released Helmholtz model, with more channels on coarser levels, is :class:`ReferenceHelmholtzMgNO`.
 
     Source: xlliu2017/MgNO at commit 3a68a90, models.py.
 

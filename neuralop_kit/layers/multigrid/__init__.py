@@ -2,6 +2,7 @@
 
 MultigridOperator     the layer
 ReferenceMultigrid    the layer of the released code, to compare with
+WideningMultigrid     the layer of the released code for the Helmholtz equation
 ConditionedMultigrid  a cycle for -div(a grad u) whose coefficient is an input: a learned preconditioner
 RandomKernels         first stencils: random
 EllipticKernels       first stencils: those of a textbook solver for an elliptic equation
@@ -23,10 +24,12 @@ from neuralop_kit.layers.multigrid.operator import MultigridOperator
 from neuralop_kit.layers.multigrid.reference import ReferenceMultigrid
 from neuralop_kit.layers.multigrid.smoothers import Chebyshev, Jacobi, RedBlack, Smoother
 from neuralop_kit.layers.multigrid.transfers import Transfers
+from neuralop_kit.layers.multigrid.widening_reference import WideningMultigrid
 
 __all__ = [
     "MultigridOperator",
     "ReferenceMultigrid",
+    "WideningMultigrid",
     "ConditionedMultigrid",
     "RandomKernels",
     "EllipticKernels",
