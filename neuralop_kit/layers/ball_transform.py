@@ -1,12 +1,12 @@
 """Fourier transforms of functions on a ball, to the last digits and at any wavenumbers: integrated, never sampled.
 
-For a profile ``f`` and a harmonic polynomial ``P`` of degree ``m`` in ``d`` dimensions, with ``q = R xi``,
+For a profile ``f`` and a harmonic ``P`` of degree ``m`` in ``d`` dimensions, with ``q = R xi`` (Bochner, Hecke),
 
     integral_{|y|<R} f(|y|/R) P(y/|y|) exp(-2 pi i xi.y) dy
-        = R^d (-i)^m (2 pi)^(nu+1) P(q) integral_0^1 f(s) s^(d+m-1) L(2 pi |q| s) ds,        nu = d/2 + m - 1
+        = R^d (-i)^m (2 pi)^(d/2) P(q/|q|) integral_0^1 f(s) B(2 pi |q| s) s^(d-1) ds
 
-where ``L(z) = J_nu(z) / z^nu`` is smooth and even (Bochner and Hecke). The remaining integral is a function of ``|q|``
-alone: Gauss-Legendre rules on each smooth piece give it at Chebyshev nodes, a polynomial through these elsewhere.
+where ``B(z) = J_(m+d/2-1)(z) / z^(d/2-1)``. The remaining integral is a function of ``|q|`` alone: Gauss-Legendre rules
+on each smooth piece give it at Chebyshev nodes, a polynomial through these elsewhere.
 """
 
 import math
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.polynomial import Chebyshev
 from numpy.polynomial.legendre import leggauss
 from numpy.typing import NDArray
-from scipy.special import gamma, hyp0f1, jv
+from scipy.special import gamma, jv, spherical_jn
 
 from neuralop_kit.layers.kernel_bases import KernelBasis, Term
 from neuralop_kit.layers.solid_harmonics import solid_harmonics
@@ -31,11 +31,12 @@ def ball_transform(basis: KernelBasis, q: Array) -> NDArray[np.complex128]:
     modulus is then at most 1, so that convolving with it never enlarges a bounded field.
     """
     num_dims, length = len(q), np.sqrt((q**2).sum(axis=0))
+    direction = q / np.maximum(length, np.finfo(float).tiny)
     transforms = []
     for term in basis.terms(num_dims):
         radial = _radial(term, basis.breaks, num_dims, length.max())(length)
-        factor = (-1j) ** term.degree * (2 * math.pi) ** (num_dims / 2 + term.degree)
-        transforms += [factor * radial * harmonic for harmonic in solid_harmonics(term.degree, q)]
+        factor = (-1j) ** term.degree * (2 * math.pi) ** (num_dims / 2)
+        transforms += [factor * radial * harmonic for harmonic in solid_harmonics(term.degree, direction)]
     return np.stack(transforms)
 
 
@@ -44,13 +45,13 @@ def _radial(term: Term, breaks: tuple[float, ...], num_dims: int, longest: float
     # On an interval of length 2, a wave exp(i w t) takes a little more than w/2 Gauss or w Chebyshev nodes.
     phase = 2 * math.pi * longest
     s, weights = _gauss(breaks, 24 + math.ceil(0.35 * phase))
-    profile, order = term.profile(s), num_dims / 2 + term.degree - 1
+    profile, volume = term.profile(s), s ** (num_dims - 1)
     surface = 2 * math.pi ** (num_dims / 2) / gamma(num_dims / 2)
-    scale = surface * math.sqrt((weights * profile**2 * s ** (num_dims - 1)).sum() / num_dims)
+    scale = surface * math.sqrt((weights * profile**2 * volume).sum() / num_dims)
 
     def integral(length: Array) -> Array:
-        waves = _bessel(order, 2 * math.pi * np.multiply.outer(length, s))
-        return np.asarray(waves @ (weights * profile * s ** (num_dims + term.degree - 1)) / scale)
+        waves = _waves(num_dims, term.degree, 2 * math.pi * np.multiply.outer(length, s))
+        return np.asarray(waves @ (weights * profile * volume) / scale)
 
     return Chebyshev.interpolate(integral, 32 + math.ceil(0.6 * phase), domain=[0.0, max(longest, 1e-3)])
 
@@ -62,8 +63,10 @@ def _gauss(breaks: tuple[float, ...], count: int) -> tuple[Array, Array]:
     return (start + half * (1 + nodes)).ravel(), (half * weights).ravel()
 
 
-def _bessel(order: float, z: Array) -> Array:
-    """``J_nu(z) / z^nu``, also at and near zero."""
-    large = np.maximum(z, 0.5)
-    near_zero = hyp0f1(order + 1, -(np.minimum(z, 0.5) ** 2) / 4) / (2**order * gamma(order + 1))
-    return np.asarray(np.where(z > 0.5, jv(order, large) / large**order, near_zero))
+def _waves(num_dims: int, degree: int, z: Array) -> Array:
+    """``J_(m+d/2-1)(z) / z^(d/2-1)``."""
+    if num_dims == 2:
+        return np.asarray(jv(degree, z))
+    if num_dims == 1:
+        return math.sqrt(2 / math.pi) * (np.sin(z) if degree else np.cos(z))
+    return np.asarray(math.sqrt(2 / math.pi) * spherical_jn(degree, z))
