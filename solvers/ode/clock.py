@@ -1,5 +1,6 @@
 """The host's side of a solve: where every row is in time, how long its next step is, and whether it goes on."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,9 @@ from neuralop_kit.solvers.status import Status
 
 Counts = NDArray[np.int64]
 
+# Below this an error estimate is as good as zero.
+TINY = 1e-10
+
 
 @dataclass(frozen=True)
 class Move:
@@ -19,6 +23,7 @@ class Move:
         start, stop: times at both ends; equal where the step was not taken.
         h: length with its sign; 0 where the step was not taken.
         accepted: where it was taken.
+        is_taken: whether any row took the step.
         is_clean: whether every row either took the step or stood still with finite numbers, so that the trial's state
             is the new state as it is.
         is_finite: whether all error estimates were finite.
@@ -28,6 +33,7 @@ class Move:
     stop: Floats
     h: Floats
     accepted: Flags
+    is_taken: bool
     is_clean: bool
     is_finite: bool
 
@@ -52,16 +58,17 @@ class Clock:
         self.running = span > 0
         self.status = np.full(len(start), int(Status.CONVERGED))
         self.num_accepted = np.zeros(len(start), dtype=np.int64)
-        self.num_rejected = np.zeros(len(start), dtype=np.int64)
+        self.num_trials = np.zeros(len(start), dtype=np.int64)
         self.num_evaluations = np.zeros(len(start), dtype=np.int64)
-        self.history = np.full((2, len(start)), controller.first_error)
+        self.floor = math.log(controller.first_error)
+        self.history = (np.full(len(start), self.floor), np.full(len(start), self.floor))
         self.h = np.zeros(len(start))
         self.is_last = np.zeros(len(start), dtype=bool)
 
     @property
     def is_running(self) -> bool:
         """Whether any row is on its way."""
-        return bool(self.running.any())
+        return np.count_nonzero(self.running) > 0
 
     def begin(self, length: Floats) -> None:
         """Set the first step, positive lengths."""
@@ -70,43 +77,55 @@ class Clock:
     def stop(self, rows: Flags, status: Status) -> None:
         """Rows end where they are, with a status."""
         rows = rows & self.running
-        if rows.any():
+        if np.count_nonzero(rows):
             self.status = np.where(rows, int(status), self.status)
             self.running = self.running & ~rows
             self.h = np.where(self.running, self.h, 0.0)
 
     def judge(self, error: Floats, num_evaluations: int) -> Move:
         """Accept or reject trial steps that cost ``num_evaluations`` each, move on, plan the next ones."""
-        self.num_evaluations += num_evaluations * self.running
+        # Called once per trial step, where every microsecond shows: comparisons are counted rather than reduced.
         finite = np.isfinite(error)
         accepted = self.running & ((error <= 1.0) if self.controller.adapts else finite)
-        start, taken = self.t, np.where(accepted, self.h, 0.0)
-        # The last step ends at the goal to the last bit.
-        self.t = np.where(accepted, np.where(self.is_last, self.goal, start + self.h), start)
-        move = Move(
-            start, self.t, taken, accepted, bool((accepted | (~self.running & finite)).all()), bool(finite.all())
-        )
-        self._count(accepted)
-        self._choose(np.where(finite, error, np.inf), accepted)
-        return move
-
-    def _count(self, accepted: Flags) -> None:
+        num_rows, num_taken = len(error), np.count_nonzero(accepted)
+        is_finite = np.count_nonzero(finite) == num_rows
+        self.num_trials += self.running
+        self.num_evaluations += num_evaluations * self.running
         self.num_accepted += accepted
-        self.num_rejected += self.running & ~accepted
+        start, h = self.t, self.h
+        stop = start + h
+        if np.count_nonzero(self.is_last):
+            # The last step ends at the goal to the last bit.
+            stop = np.where(self.is_last, self.goal, stop)
+        is_clean = num_taken == num_rows
+        if not is_clean:
+            stop, h = np.where(accepted, stop, start), np.where(accepted, h, 0.0)
+            is_clean = np.count_nonzero(accepted | (~self.running & finite)) == num_rows
+        self.t = stop
+        self._choose(error if is_finite else np.where(finite, error, np.inf), accepted)
+        return Move(start, stop, h, accepted, num_taken > 0, is_clean, is_finite)
 
     def _choose(self, error: Floats, accepted: Flags) -> None:
-        factor = self.controller.factor(error, self.history, accepted, self.order)
-        self.history = np.where(accepted, np.stack([error, self.history[0]]), self.history)
+        log_error = np.log(np.maximum(error, TINY))
+        factor = self.controller.factor(log_error, self.history, accepted, self.order)
+        previous = np.maximum(log_error, self.floor)
+        self.history = (np.where(accepted, previous, self.history[0]), np.where(accepted, *self.history))
         self.running = self.running & ~(accepted & self.is_last)
         self._plan(self.h * factor)
-        if not accepted.all():
-            hopeless = np.abs(self.h) < self.min_step if self.controller.adapts else True
-            stuck = self.running & ~accepted & hopeless
+        rejected = self.running & ~accepted
+        if np.count_nonzero(rejected):
+            hopeless = np.abs(self.h) < self.min_step if self.controller.adapts else rejected
+            stuck = rejected & hopeless
             self.stop(stuck & np.isinf(error), Status.NOT_FINITE)
             self.stop(stuck, Status.STEP_UNDERFLOW)
-        self.stop(self.num_accepted + self.num_rejected >= self.max_steps, Status.MAX_ITERATIONS)
+        self.stop(self.num_trials >= self.max_steps, Status.MAX_ITERATIONS)
 
     def _plan(self, h: Floats) -> None:
         rest = self.goal - self.t
-        self.is_last = np.abs(rest) <= self.controller.stretch * np.abs(h)
-        self.h = np.where(self.running, np.where(self.is_last, rest, h), 0.0)
+        self.is_last = np.abs(rest) <= np.abs(self.controller.stretch * h)
+        self.h = np.where(self.is_last, rest, h) * self.running
+
+    @property
+    def num_rejected(self) -> Counts:
+        """Trial steps that were not taken."""
+        return self.num_trials - self.num_accepted

@@ -16,8 +16,12 @@ class StepControl(ABC):
         """How many step sizes there are."""
 
     @abstractmethod
+    def norm(self, x: Tensor) -> Tensor:
+        """Euclidean norm of every row, shape ``(rows,)``; its gradient at zero is zero."""
+
     def rms(self, x: Tensor) -> Tensor:
-        """Root mean square of every row, shape ``(rows,)``; its gradient at zero is zero."""
+        """Root mean square of every row, shape ``(rows,)``."""
+        return self.norm(x) * math.sqrt(self.num_rows(len(x)) / x.numel())
 
     @abstractmethod
     def spread(self, numbers: Tensor, ndim: int) -> Tensor:
@@ -47,11 +51,10 @@ class PerSample(StepControl):
         """See the base class."""
         return batch
 
-    def rms(self, x: Tensor) -> Tensor:
+    def norm(self, x: Tensor) -> Tensor:
         """See the base class."""
-        flat = x.reshape(len(x), -1)
-        # The derivative of vector_norm at zero is zero, where that of a square root of a mean is NaN.
-        return torch.linalg.vector_norm(flat, dim=1) * (1 / math.sqrt(flat.shape[1]))
+        # Its derivative at zero is zero, where that of a square root of a sum is NaN.
+        return torch.linalg.vector_norm(x.reshape(len(x), -1), dim=1)
 
     def spread(self, numbers: Tensor, ndim: int) -> Tensor:
         """See the base class."""
@@ -75,9 +78,9 @@ class Joint(StepControl):
         """See the base class."""
         return 1
 
-    def rms(self, x: Tensor) -> Tensor:
+    def norm(self, x: Tensor) -> Tensor:
         """See the base class."""
-        return torch.linalg.vector_norm(x).reshape(1) * (1 / math.sqrt(x.numel()))
+        return torch.linalg.vector_norm(x).reshape(1)
 
     def spread(self, numbers: Tensor, ndim: int) -> Tensor:
         """See the base class."""

@@ -1,5 +1,6 @@
 """Step-size controllers: from error estimates to the factor by which the next step is longer."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -10,9 +11,6 @@ from neuralop_kit.solvers.errors import ArgumentError
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-
-# Below this an error estimate is as good as zero.
-TINY = 1e-10
 
 
 class StepController(ABC):
@@ -27,12 +25,12 @@ class StepController(ABC):
     first_error: float = 1.0
 
     @abstractmethod
-    def factor(self, error: Floats, history: Floats, accepted: Flags, order: int) -> Floats:
+    def factor(self, log_error: Floats, history: tuple[Floats, Floats], accepted: Flags, order: int) -> Floats:
         """Factor for the next step.
 
         Args:
-            error: ``E`` of the trial step, ``(rows,)``; infinite where it was not finite.
-            history: ``E`` of the two accepted steps before, ``(2, rows)``, the newer one first.
+            log_error: ``log E`` of the trial step, ``(rows,)``; infinite where it was not finite.
+            history: the same of the two accepted steps before, the newer one first.
             accepted: where the trial step was taken.
             order: of the method.
         """
@@ -61,8 +59,8 @@ class PIDController(StepController):
     Source: Hairer and Wanner, vol. II, IV.2; Soederlind (2003), ACM Trans. Math. Softw. 29, for the third term.
 
     >>> import numpy as np
-    >>> one = np.ones(1)
-    >>> float(PIDController().factor(one, np.ones((2, 1)), one > 0, 5)[0])
+    >>> log_error = np.zeros(1)
+    >>> float(PIDController().factor(log_error, (log_error, log_error), np.array([True]), 5)[0])
     0.9
     """
 
@@ -80,16 +78,15 @@ class PIDController(StepController):
                 f"got {self}; correct them"
             )
 
-    def factor(self, error: Floats, history: Floats, accepted: Flags, order: int) -> Floats:
+    def factor(self, log_error: Floats, history: tuple[Floats, Floats], accepted: Flags, order: int) -> Floats:
         """See the class."""
         now, before, earlier = (exponent / order for exponent in self.exponents)
-        alone = self.safety * np.maximum(error, TINY) ** -now
-        factor = alone
+        exponent = math.log(self.safety) - now * log_error
         if before or earlier:
-            past = np.maximum(history, self.first_error)
-            factor = np.where(accepted, alone * past[0] ** before * past[1] ** -earlier, alone)
+            past = before * history[0] - earlier * history[1] if earlier else before * history[0]
+            exponent = exponent + past * accepted
         floor = self.min_factor if self.shrinks_when_accepted else np.where(accepted, 1.0, self.min_factor)
-        return np.clip(factor, floor, self.max_factor)
+        return np.minimum(np.maximum(np.exp(exponent), floor), self.max_factor)
 
 
 @dataclass(frozen=True)
@@ -136,6 +133,6 @@ class FixedStep(StepController):
         if not self.step_size > 0:
             raise ArgumentError(f"expected a positive step_size, got {self.step_size}; times may run backward instead")
 
-    def factor(self, error: Floats, history: Floats, accepted: Flags, order: int) -> Floats:
+    def factor(self, log_error: Floats, history: tuple[Floats, Floats], accepted: Flags, order: int) -> Floats:
         """One."""
-        return np.ones_like(error)
+        return np.ones_like(log_error)

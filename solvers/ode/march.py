@@ -84,7 +84,7 @@ def march(problem: Problem, y: Tensor, *observers: Observer) -> Solution:
         start = clock.t
         trial = stepper.take(send(start, y), y, slope, send(clock.h, y))
         move = clock.judge(read(trial.error), stepper.method.evaluations_per_step)
-        if not move.accepted.any():
+        if not move.is_taken:
             continue
         if not move.is_finite:
             # Rejected rows stand still instead: NaN times a zero gradient is NaN, in parameters that all rows share.

@@ -51,7 +51,7 @@ def take_step(stepper: Stepper, t: Tensor, y: Tensor, slope: Tensor, h: Tensor) 
     t, h = control.spread(t, y.ndim), control.spread(h, y.ndim)
     new = stepper.method.step(stepper.field, t, y, slope, h)
     # At equal states both norms are zero, and so must be the estimate and its gradient.
-    stiffness = control.rms(new.slope_change) / control.rms(new.state_change).clamp_min(torch.finfo(y.dtype).tiny)
+    stiffness = control.norm(new.slope_change) / control.norm(new.state_change).clamp_min(torch.finfo(y.dtype).tiny)
     if new.defect is None:
         # Zero, and NaN where the step is.
         error = control.rms(new.slope * 0.0)
