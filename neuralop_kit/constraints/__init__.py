@@ -7,6 +7,11 @@ AtStart, AtStop          such conditions: initial and boundary values at the end
 Equation                 a residual, and what its arguments mean; for names of your own, other derivatives, operators
 SpectralDerivative, FiniteDifference    how to differentiate along an axis
 Mask, Raise, Damp, Fallback             what becomes of an item whose solve fails
+MixtureOfExperts         a constraint solved on every part of the domain, with coefficients of its own
+Partition                cuts a domain into boxes, in space and time
+RandomAssignment         points thrown to experts at random, the control of a partition
+Separate, Overlap, Coupled              what happens where two experts meet
+AllPoints, EqualPoints, ProportionalPoints    at which of its points an expert is held to the equation
 ConservationConstraint   the integral of every channel
 LinearConstraint         any linear functionals: moments, modes
 SimplexConstraint        bounds and an integral: positivity and mass
@@ -15,15 +20,19 @@ DivergenceFree           the incompressible part of a velocity
 BoundaryLifting          values on walls
 """
 
+from neuralop_kit.constraints.collocation import AllPoints, EqualPoints, ProportionalPoints
 from neuralop_kit.constraints.conditions import AtStart, AtStop
 from neuralop_kit.constraints.conservation import ConservationConstraint
 from neuralop_kit.constraints.derivatives import FiniteDifference, SpectralDerivative
 from neuralop_kit.constraints.divergence import DivergenceFree
 from neuralop_kit.constraints.equation import Equation
+from neuralop_kit.constraints.experts import MixtureOfExperts
 from neuralop_kit.constraints.flux_form import FluxForm
+from neuralop_kit.constraints.interface import Coupled, Overlap, Separate
 from neuralop_kit.constraints.least_squares import LeastSquaresConstraint
 from neuralop_kit.constraints.lifting import BoundaryLifting
 from neuralop_kit.constraints.linear import LinearConstraint
+from neuralop_kit.constraints.partition import Partition, RandomAssignment
 from neuralop_kit.constraints.policies import Damp, Fallback, Mask, Raise
 from neuralop_kit.constraints.simplex import SimplexConstraint
 
@@ -38,6 +47,15 @@ __all__ = [
     "Raise",
     "Damp",
     "Fallback",
+    "MixtureOfExperts",
+    "Partition",
+    "RandomAssignment",
+    "Separate",
+    "Overlap",
+    "Coupled",
+    "AllPoints",
+    "EqualPoints",
+    "ProportionalPoints",
     "ConservationConstraint",
     "LinearConstraint",
     "SimplexConstraint",

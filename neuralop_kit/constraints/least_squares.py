@@ -23,6 +23,7 @@ from neuralop_kit.solvers.errors import ArgumentError, ShapeError
 from neuralop_kit.solvers.optimization.implicit import Differentiation, Reattachment
 from neuralop_kit.solvers.optimization.levenberg_marquardt import LeastSquaresInfo, LevenbergMarquardt
 from neuralop_kit.solvers.optimization.pointwise import LinearRows, PointwiseProblem, PointwiseResidual
+from neuralop_kit.solvers.optimization.problem import LeastSquaresProblem
 
 _SOLVER, _DIFFERENTIATION, _POLICY = LevenbergMarquardt(), Reattachment(), Mask()
 
@@ -146,7 +147,22 @@ class LeastSquaresConstraint(nn.Module):
         weights: Tensor | None = None,
         start: Tensor | None = None,
     ) -> tuple[Tensor, LeastSquaresInfo]:
-        """Coefficients ``(problems, num_basis)`` of any batch of problems, and the report.
+        """Coefficients ``(problems, num_basis)`` of any batch of problems, and the report, see `local_problem`."""
+        return self.minimize(
+            *self.local_problem(terms, offsets=offsets, data=data, rows=rows, weights=weights, start=start)
+        )
+
+    def local_problem(
+        self,
+        terms: Tensor,
+        *,
+        offsets: Tensor | None = None,
+        data: Sequence[Tensor] = (),
+        rows: LinearRows | None = None,
+        weights: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> tuple[PointwiseProblem, Tensor]:
+        """Any batch of problems, and where their solution begins.
 
         Args:
             terms: ``(problems, num_terms, num_points, num_basis)``.
@@ -170,6 +186,10 @@ class LeastSquaresConstraint(nn.Module):
             # Relative to the columns, so that rescaling the basis does not change the solution.
             squares = problem.rows(start.detach())[1].square().sum(dim=(1, 2)) / terms.shape[3]
             problem = problem.with_ridge(self.ridge * squares)
+        return problem, start
+
+    def minimize(self, problem: LeastSquaresProblem, start: Tensor) -> tuple[Tensor, LeastSquaresInfo]:
+        """Coefficients of a batch of problems, as solver and policy make them, and the report."""
         minimum = self.solver.minimize(problem, start)
         return self.policy.finish(problem, start, minimum, self.differentiation), minimum.info
 

@@ -72,7 +72,11 @@ class Terms:
         """One of the terms, of the shape of the field."""
         if name in self.operators:
             return self.operators[name](field)
-        for axis, order in enumerate(self.orders[name]):
+        return self.derivative(field, self.orders[name])
+
+    def derivative(self, field: Tensor, orders: Sequence[int]) -> Tensor:
+        """The partial derivative of the given order along each axis, of the shape of the field."""
+        for axis, order in enumerate(orders):
             if order:
                 field = self.derivatives[axis](field, self.domain, axis, order=order)
         return field
