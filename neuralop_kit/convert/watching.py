@@ -1,0 +1,188 @@
+"""Networks whose own code can not be traced: their parts are exchanged, and their code runs as it is.
+
+The network runs once at the reference resolution while every call is watched. Modules are converted by the same rules
+as in a traced network. Between them only what is right at every resolution without a change may happen, for the code
+itself stays; it must not look at values, and must make the same calls at another resolution.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from neuralop_kit.convert.arrival import Grid, reference_layout
+from neuralop_kit.convert.grid import Layout, input_layout, iterate_lines, plain_layout
+from neuralop_kit.convert.registry import Call, Edge, Refusal, Settings
+from neuralop_kit.convert.tracing import Converter, Record, Slot, Step, is_leaf
+
+# Asking for one of these makes Python's control flow depend on values.
+_LOOKS = ("__bool__", "item", "tolist", "__int__", "__float__", "__index__", "__len__", "numpy", "__contains__")
+_HARMLESS = ("size", "dim", "numel", "__get__", "stride", "is_contiguous", "data_ptr", "__set__")
+
+
+class Watcher(TorchFunctionMode):
+    """Follows layouts through functions; modules report to it through their forwards."""
+
+    def __init__(self, converter: Converter, root: nn.Module) -> None:
+        super().__init__()
+        self.converter, self.root = converter, root
+        self.path: list[str] = []
+        self.inside = 0
+        self.calls: list[str] = []
+        # Tensors are kept alive, so that no identity is used twice.
+        self.known: dict[int, tuple[Tensor, Layout]] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """One function outside of the converted modules."""
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        name = getattr(func, "__name__", str(func))
+        if self.inside or name in _HARMLESS:
+            return output
+        self.calls.append(name)
+        if name in _LOOKS:
+            self._refuse(name, "its control flow depends on the values of a tensor")
+            return output
+        self._follow(f"{self._here()}.{name}".lstrip("."), func, args, kwargs, output)
+        return output
+
+    def module(self, path: str, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """One call of a module with a rule."""
+        self.inside += 1
+        output = type(module).forward(module, *args, **kwargs)
+        self.inside -= 1
+        self.calls.append(path)
+        self._follow(path, module, args, kwargs, output)
+        return output
+
+    def remember(self, output: Any, layout: Any) -> None:
+        """Where the points of an output are."""
+        if isinstance(output, Tensor):
+            self.known[id(output)] = (output, plain_layout(output.shape) if layout is None else layout)
+        elif isinstance(output, tuple | list):
+            for index, item in enumerate(output):
+                self.remember(item, None if layout is None else layout[index])
+
+    def edges(self, structure: Any) -> Any:
+        """Edges in place of tensors."""
+        if isinstance(structure, Tensor):
+            known = self.known.get(id(structure))
+            return Edge(known[1] if known else plain_layout(structure.shape), structure)
+        if isinstance(structure, tuple | list):
+            return tuple(self.edges(item) for item in structure)
+        return structure
+
+    def _follow(self, path: str, target: Any, args: Any, kwargs: Any, output: Any) -> None:
+        named = {key: self.edges(value) for key, value in kwargs.items()}
+        call = Call(target, self.edges(args), named, output, self.converter.settings)
+        if not call.edges and not isinstance(output, Tensor):
+            return
+        try:
+            conversion = self.converter.by_rule(call)
+            if conversion.target is not None:
+                self._exchange(path, target, conversion.target)
+        except Refusal as refusal:
+            self._refuse(path.rpartition(".")[2], str(refusal), path)
+            return
+        self.remember(output, conversion.layout)
+        if any(line for edge in call.edges for line in iterate_lines(edge.layout)):
+            record = Record(path, conversion.rule, conversion.exact, conversion.convergent, conversion.limit)
+            self.converter.records.append(record)
+
+    def _exchange(self, path: str, target: Any, converted: Callable[..., Any]) -> None:
+        if not isinstance(target, nn.Module):
+            raise Refusal("this function changes with the resolution, and the code around it can not be traced")
+        if getattr(converted, "takes_ratios", False):
+            raise Refusal("this module has to know the resolution, and the code around it can not be traced")
+        if path in self.converter.converted:
+            raise Refusal("it is called twice by code that can not be traced")
+        module = converted if isinstance(converted, nn.Module) else _Function(converted)
+        self.converter.converted[path] = (module, None)  # type: ignore[assignment]
+
+    def _here(self) -> str:
+        return self.path[-1] if self.path else ""
+
+    def _refuse(self, name: str, reason: str, path: str | None = None) -> None:
+        pair = (self._here() if path is None else path, reason)
+        if pair not in self.converter.refusals:
+            self.converter.refusals.append(pair)
+
+
+class _Function(nn.Module):
+    """A converted function in the place of a module without parameters."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The function."""
+        return self.function(*args, **kwargs)
+
+
+def watch(root: nn.Module, settings: Settings, grid: Grid, example: Tensor) -> tuple[Converter, list[Step], Any]:
+    """Run, exchange modules; converter with its refusals, the one step of the operator, and layouts of the output."""
+    converter = Converter(root, settings)
+    watcher, output = _run(converter, root, settings, example, input_layout(settings.domain, example.shape))
+    layouts = reference_layout(watcher.edges(output), settings.domain, grid.resolution)
+    if not converter.refusals:
+        _expect_same_calls(watcher.calls, root, settings, grid, example, converter)
+    for path, (module, _) in converter.converted.items():
+        converter.place(path, module)
+    return converter, [Step(root, (Slot(0),), {}, False)], layouts
+
+
+def _run(
+    converter: Converter, root: nn.Module, settings: Settings, example: Tensor, layout: Layout
+) -> tuple[Watcher, Any]:
+    watcher = Watcher(converter, root)
+    watcher.remember(example, layout)
+    modules = dict(root.named_modules())
+    leaves = [path for path, module in modules.items() if path and is_leaf(module)]
+    below = {path for path in modules if any(path.startswith(f"{leaf}.") for leaf in leaves)}
+    for path, module in modules.items():
+        if path and path not in below:
+            module.__dict__["forward"] = (
+                _leaf(watcher, path, module) if path in leaves else _inner(watcher, path, module)
+            )
+    try:
+        with torch.no_grad(), watcher:
+            output = root(example)
+    finally:
+        for module in modules.values():
+            module.__dict__.pop("forward", None)
+    return watcher, output
+
+
+def _leaf(watcher: Watcher, path: str, module: nn.Module) -> Callable[..., Any]:
+    return lambda *args, **kwargs: watcher.module(path, module, args, kwargs)
+
+
+def _inner(watcher: Watcher, path: str, module: nn.Module) -> Callable[..., Any]:
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        watcher.path.append(path)
+        try:
+            return type(module).forward(module, *args, **kwargs)
+        finally:
+            watcher.path.pop()
+
+    return forward
+
+
+def _expect_same_calls(
+    calls: list[str], root: nn.Module, settings: Settings, grid: Grid, example: Tensor, converter: Converter
+) -> None:
+    """A branch on the size of the input shows when the size changes."""
+    shape = grid.domain.refine(grid.resolution, 3)
+    finer = example.new_zeros((*example.shape[:2], *shape))
+    probe = Converter(root, settings)
+    try:
+        watcher, _ = _run(probe, root, settings, finer, input_layout(settings.domain, finer.shape))
+    except Exception:  # whatever the user's code raises, it does so because of the size
+        converter.refusals.append(("", "it does not run at another resolution, and its code can not be traced"))
+        return
+    if watcher.calls != calls:
+        first = next((a for a, b in zip(calls, watcher.calls, strict=False) if a != b), "the end")
+        converter.refusals.append(("", f"its control flow depends on the size of the input (from {first} on)"))
