@@ -6,6 +6,7 @@ PointwiseProblem          least squares whose residual acts point by point on a 
 DenseProblem              least squares with any residual function
 LeastSquaresProblem       base class of both, for a structure of your own
 Reattachment              exact derivatives of a minimiser, to any order, by ordinary operations
+ClosedFormAdjoint         the same in reverse mode, with less memory
 GaussNewtonReattachment   inexact ones, to compare with
 NormalEquations, ExactHessian, OrthogonalFactors   how a step is computed
 project_onto_equalities   nearest solution of a few linear equations
@@ -13,6 +14,7 @@ project_onto_budget       nearest point between two bounds with a given weighted
 project_onto_simplex      nearest nonnegative point with a given sum
 """
 
+from neuralop_kit.solvers.optimization.adjoint import ClosedFormAdjoint
 from neuralop_kit.solvers.optimization.implicit import GaussNewtonReattachment, Reattachment
 from neuralop_kit.solvers.optimization.levenberg_marquardt import LevenbergMarquardt, levenberg_marquardt
 from neuralop_kit.solvers.optimization.pointwise import LinearRows, PointwiseProblem
@@ -29,6 +31,7 @@ __all__ = [
     "DenseProblem",
     "LeastSquaresProblem",
     "Reattachment",
+    "ClosedFormAdjoint",
     "GaussNewtonReattachment",
     "NormalEquations",
     "ExactHessian",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp
+from torch.func import grad, vjp
 
 from neuralop_kit.solvers.errors import ShapeError
 from neuralop_kit.solvers.optimization.problem import LeastSquaresProblem
@@ -48,8 +48,8 @@ class LinearRows:
 class PointwiseProblem(LeastSquaresProblem):
     """Least squares with ``r(w) = [ a phi(tau_1, ..., tau_K);  C w - d;  sqrt(ridge) w ]``,  ``tau_k = B_k w + c_k``.
 
-    ``phi`` acts on each point alone, so that its derivatives ``phi_k``, ``phi_kl`` are a few tangents, and gradient,
-    Gauss-Newton matrix and exact Hessian are a few batched products with them:
+    ``phi`` acts on each point alone, so that its derivatives ``phi_k``, ``f_kl`` are a few backward passes at the
+    points, and gradient, Gauss-Newton matrix and exact Hessian are a few batched products with them:
 
         J = sum_k diag(a phi_k) B_k
         g = sum_k B_k^T f_k + C^T (C w - d) + ridge w,      f = 1/2 |a phi|^2 at each point
@@ -94,16 +94,23 @@ class PointwiseProblem(LeastSquaresProblem):
         self.offsets, self.weights, self.linear, self.ridge = offsets, weights, linear, ridge
         self.coefficients = tuple(c.expand(terms.shape[0], terms.shape[2]) for c in coefficients)
 
+    def images(self, w: Tensor) -> Tensor:
+        """``B_k w``, shape ``(batch, K, num_points)``."""
+        return _times(self.terms.flatten(1, 2), w).unflatten(1, self.terms.shape[1:3])
+
     def values(self, w: Tensor) -> Tensor:
         """``tau``, shape ``(batch, K, num_points)``."""
-        tau = _times(self.terms.flatten(1, 2), w).unflatten(1, self.terms.shape[1:3])
-        return tau if self.offsets is None else tau + self.offsets
+        return self.images(w) if self.offsets is None else self.images(w) + self.offsets
 
-    def equations(self, *arguments: Tensor) -> Tensor:
-        """``a phi`` of term values and coefficients, with the equations stacked first: ``(E, batch, num_points)``."""
-        value = self.function(*arguments)
+    def equations(self, tau: Tensor) -> Tensor:
+        """``a phi`` of term values, with the equations stacked first: ``(E, batch, num_points)``."""
+        value = self.function(*tau.unbind(1), *self.coefficients)
         stacked = torch.stack(value) if isinstance(value, tuple) else value.unsqueeze(0)
         return stacked if self.weights is None else stacked * self.weights
+
+    def slopes(self, tau: Tensor) -> Tensor:
+        """``f_k``: derivatives of ``f = 1/2 |a phi|^2`` with respect to each term, shape like ``tau``."""
+        return grad(lambda values: 0.5 * self.equations(values).square().sum())(tau)
 
     def rows(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`LeastSquaresProblem`."""
@@ -134,23 +141,32 @@ class PointwiseProblem(LeastSquaresProblem):
 
     def gradient(self, w: Tensor) -> Tensor:
         """See :class:`LeastSquaresProblem`."""
-        gradient = _times(self.terms.flatten(1, 2).mT, self._slopes(self.values(w)).flatten(1, 2))
+        gradient = _times(self.terms.flatten(1, 2).mT, self.slopes(self.values(w)).flatten(1, 2))
         if self.linear is not None:
             gradient = gradient + _times(self.linear.matrix.mT, self.linear.residual(w))
         return gradient if self.ridge is None else gradient + self.ridge.unsqueeze(-1) * w
 
     def hessian(self, w: Tensor) -> Tensor:
         """See :class:`LeastSquaresProblem`."""
-        tau, num_terms = self.values(w), self.terms.shape[1]
-        # Row l holds f_kl for all k: forward over reverse mode, one tangent per term.
-        curvatures = [jvp(self._slopes, (tau,), (_tangent(tau, k),))[1] for k in range(num_terms)]
-        matrix: Tensor | float = 0.0
-        for k in range(num_terms):
-            product: Tensor | float = 0.0
-            for curvature, term in zip(curvatures, self.terms.unbind(1), strict=True):
-                product = product + curvature[:, k].unsqueeze(-1) * term
-            matrix = matrix + self.terms[:, k].mT @ product
-        return self._with_linear_part(torch.as_tensor(matrix))
+        terms = self.terms.unbind(1)
+        _, pull_back = vjp(self.slopes, self.values(w))
+        matrix = torch.zeros((), dtype=w.dtype, device=w.device)
+        for k, term in enumerate(terms):
+            (curvatures,) = pull_back(_unit(k, len(terms), self.terms[..., 0]))  # f_kl for all l
+            product = curvatures[:, 0].unsqueeze(-1) * terms[0]
+            for curvature, other in zip(curvatures.unbind(1)[1:], terms[1:], strict=True):
+                product = torch.addcmul(product, curvature.unsqueeze(-1), other)
+            matrix = matrix + term.mT @ product
+        return self._with_linear_part(matrix)
+
+    def hessian_product(self, w: Tensor, direction: Tensor) -> Tensor:
+        """See :class:`LeastSquaresProblem`; linear in the number of unknowns."""
+        _, pull_back = vjp(self.slopes, self.values(w))
+        (change,) = pull_back(self.images(direction))
+        product = _times(self.terms.flatten(1, 2).mT, change.flatten(1, 2))
+        if self.linear is not None:
+            product = product + _times(self.linear.matrix.mT, _times(self.linear.matrix, direction))
+        return product if self.ridge is None else product + self.ridge.unsqueeze(-1) * direction
 
     def take(self, index: Tensor) -> PointwiseProblem:
         """See :class:`LeastSquaresProblem`."""
@@ -177,27 +193,18 @@ class PointwiseProblem(LeastSquaresProblem):
             ridge=None if self.ridge is None else one(self.ridge),
         )
 
-    def _slopes(self, tau: Tensor) -> Tensor:
-        """``f_k``: derivatives of ``f = 1/2 |a phi|^2`` with respect to each term, shape like ``tau``."""
-
-        def half_square(values: Tensor) -> Tensor:
-            return 0.5 * self.equations(*values.unbind(1), *self.coefficients).square().sum()
-
-        return grad(half_square)(tau)
-
     def _equation_rows(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of the equations alone, and their Jacobian."""
-        tau = self.values(w)
-
-        def equations(values: Tensor) -> Tensor:
-            return self.equations(*values.unbind(1), *self.coefficients)
-
-        residual = equations(tau)
-        slopes = [jvp(equations, (tau,), (_tangent(tau, k),))[1].unsqueeze(-1) for k in range(tau.shape[1])]
-        jacobian = slopes[0] * self.terms[:, 0]
-        for slope, term in zip(slopes[1:], self.terms.unbind(1)[1:], strict=True):
-            jacobian.addcmul_(slope, term)
-        return residual.transpose(0, 1).flatten(1), jacobian.transpose(0, 1).flatten(1, 2)
+        residual, pull_back = vjp(self.equations, self.values(w))
+        jacobians = []
+        for e in range(len(residual)):
+            (slopes,) = pull_back(_unit(e, len(residual), residual.transpose(0, 1)).transpose(0, 1))
+            jacobian = slopes[:, 0].unsqueeze(-1) * self.terms[:, 0]
+            for slope, term in zip(slopes.unbind(1)[1:], self.terms.unbind(1)[1:], strict=True):
+                jacobian.addcmul_(slope.unsqueeze(-1), term)
+            jacobians.append(jacobian)
+        joined = jacobians[0] if len(jacobians) == 1 else torch.cat(jacobians, dim=1)
+        return residual.transpose(0, 1).flatten(1), joined
 
     def _with_linear_part(self, matrix: Tensor) -> Tensor:
         """Add ``C^T C + ridge I``."""
@@ -213,11 +220,11 @@ def _times(matrix: Tensor, vector: Tensor) -> Tensor:
     return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
 
 
-def _tangent(tau: Tensor, k: int) -> Tensor:
-    """One in term ``k`` at every point, zero in the others."""
-    one = torch.zeros(tau.shape[1], dtype=tau.dtype, device=tau.device)
+def _unit(k: int, count: int, like: Tensor) -> Tensor:
+    """One in entry ``k`` of axis 1 everywhere, zero in the others."""
+    one = torch.zeros(count, dtype=like.dtype, device=like.device)
     one[k] = 1.0
-    return one.view(1, -1, 1).expand_as(tau)
+    return one.view(1, -1, 1).expand_as(like)
 
 
 def _check(terms: Tensor, offsets: Tensor | None, weights: Tensor | None, linear: LinearRows | None) -> None:

@@ -47,7 +47,7 @@ class LeastSquaresProblem(ABC):
 
     def hessian_product(self, w: Tensor, direction: Tensor) -> Tensor:
         """``H(w) direction``, shape ``(batch, num_unknowns)``."""
-        return jvp(self.gradient, (w,), (direction,))[1]
+        return grad(lambda v: (self.gradient(v) * direction).sum())(w)
 
 
 class DenseProblem(LeastSquaresProblem):
