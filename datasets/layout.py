@@ -19,6 +19,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from neuralop_kit.datasets.description import Description
 from neuralop_kit.datasets.statistics import Array, FieldStatistics
@@ -70,8 +71,8 @@ def shard_image(
         file.attrs["description"] = _json(description.to_json())
         file.attrs["generator"] = _json(dict(generator))
         file.attrs["statistics"] = _json({name: part.to_json() for name, part in statistics.items()})
-        _write_dimensions(file, description)
-        _write_boundaries(file, description)
+        write_dimensions(file, description.domain, description.shape, times=np.zeros(1, dtype=np.float32))
+        write_boundaries(file, description.domain, description.shape)
         _write_parameters(file, description)
         _write_fields(file, description, fields)
         file.attrs["complete"] = True
@@ -90,29 +91,31 @@ def dimension_names(domain: Domain) -> tuple[str, ...]:
     return tuple(f"x{i + 1}" for i in range(domain.num_dims))
 
 
-def _write_dimensions(file: h5py.File, description: Description) -> None:
+def write_dimensions(file: h5py.File, domain: Domain, shape: Sequence[int], *, times: NDArray[Any]) -> None:
+    """The group ``dimensions``; times ``(time,)``, or ``(sample, time)`` where trajectories differ."""
     group = file.create_group("dimensions", track_order=True)
-    names = dimension_names(description.domain)
-    group.attrs["spatial_dims"] = _texts(names)
-    time = group.create_dataset("time", data=np.zeros(1, dtype=np.float32))
-    time.attrs["sample_varying"], time.attrs["time_varying"] = False, True
-    for i, (name, n) in enumerate(zip(names, description.shape, strict=True)):
-        points = description.domain.axis_coordinates(i, n).numpy().astype(np.float32)
-        _set_varying(group.create_dataset(name, data=points), sample=False)
+    names = dimension_names(domain)
+    group.attrs["spatial_dims"] = texts(names)
+    time = group.create_dataset("time", data=times)
+    time.attrs["sample_varying"], time.attrs["time_varying"] = times.ndim == 2, True
+    for i, (name, n) in enumerate(zip(names, shape, strict=True)):
+        points = domain.axis_coordinates(i, n).numpy().astype(np.float32)
+        set_varying(group.create_dataset(name, data=points))
 
 
-def _write_boundaries(file: h5py.File, description: Description) -> None:
+def write_boundaries(file: h5py.File, domain: Domain, shape: Sequence[int]) -> None:
+    """The group ``boundary_conditions``: one condition per axis, at its two ends."""
     group = file.create_group("boundary_conditions", track_order=True)
-    sphere = isinstance(description.domain, SphereDomain)
-    names = dimension_names(description.domain)
-    for axis, name, n in zip(description.domain.axes, names, description.shape, strict=True):
+    sphere = isinstance(domain, SphereDomain)
+    names = dimension_names(domain)
+    for axis, name, n in zip(domain.axes, names, shape, strict=True):
         # The poles of a sphere are no wall; The Well has no word for them but "open".
         kind = "periodic" if axis.is_periodic else "open" if sphere else "wall"
         condition = group.create_group(f"{name}_{kind}")
         condition.attrs["bc_type"], condition.attrs["boundary"] = kind, axis.boundary
-        condition.attrs["associated_dims"] = _texts([name])
-        condition.attrs["associated_fields"] = _texts([])
-        _set_varying(condition, sample=False)
+        condition.attrs["associated_dims"] = texts([name])
+        condition.attrs["associated_fields"] = texts([])
+        set_varying(condition)
         mask = np.zeros(n, dtype=bool)
         mask[[0, -1]] = True
         condition.create_dataset("mask", data=mask)
@@ -120,30 +123,31 @@ def _write_boundaries(file: h5py.File, description: Description) -> None:
 
 def _write_parameters(file: h5py.File, description: Description) -> None:
     group = file.create_group("scalars", track_order=True)
-    names = _texts(list(description.parameters))
+    names = texts(list(description.parameters))
     group.attrs["field_names"] = file.attrs["simulation_parameters"] = names
     for name, parameter in description.parameters.items():
         file.attrs[name] = float(parameter.value)
-        _set_varying(group.create_dataset(name, data=np.float64(parameter.value)), sample=False)
+        set_varying(group.create_dataset(name, data=np.float64(parameter.value)))
 
 
 def _write_fields(file: h5py.File, description: Description, fields: Mapping[str, Array]) -> None:
     for rank in range(3):
         group = file.create_group(f"t{rank}_fields", track_order=True)
-        group.attrs["field_names"] = _texts(description.field_names if rank == 0 else [])
+        group.attrs["field_names"] = texts(description.field_names if rank == 0 else [])
     for name in description.field_names:
         # No shuffle filter: it only helps a compressor, and without one it only costs time.
         field = file["t0_fields"].create_dataset(
             name, data=fields[name], chunks=(1, *description.shape), fletcher32=True, track_times=False
         )
-        _set_varying(field, sample=True)
+        set_varying(field, sample=True)
         field.attrs["dim_varying"] = np.ones(description.domain.num_dims, dtype=bool)
         field.attrs["unit"] = description.units[name]
         field.attrs["role"] = "input" if name in description.input_names else "target"
 
 
-def _set_varying(item: h5py.Dataset | h5py.Group, *, sample: bool) -> None:
-    item.attrs["sample_varying"], item.attrs["time_varying"] = sample, False
+def set_varying(item: h5py.Dataset | h5py.Group, *, sample: bool = False, time: bool = False) -> None:
+    """The flags that say which leading axes an array has."""
+    item.attrs["sample_varying"], item.attrs["time_varying"] = sample, time
 
 
 def _json(content: Mapping[str, Any]) -> np.bytes_:
@@ -151,7 +155,7 @@ def _json(content: Mapping[str, Any]) -> np.bytes_:
     return np.bytes_(json.dumps(content))
 
 
-def _texts(names: Sequence[str]) -> Any:
+def texts(names: Sequence[str]) -> NDArray[Any]:
     """A list of strings with a type of its own, which an empty list would lose."""
     return np.array(list(names), dtype=h5py.string_dtype())
 

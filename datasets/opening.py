@@ -5,7 +5,7 @@ from pathlib import Path
 from neuralop_kit.datasets.field_dataset import FieldDataset
 from neuralop_kit.datasets.manifest import MANIFEST
 from neuralop_kit.datasets.reader import open_folder, open_shard
-from neuralop_kit.datasets.readers.detection import read_file
+from neuralop_kit.datasets.readers.detection import HEAD_BYTES, read_file
 from neuralop_kit.datasets.readers.field_file import FieldFile
 from neuralop_kit.datasets.readers.hdf5 import Hdf5Container
 from neuralop_kit.datasets.readers.layout import Hints
@@ -14,6 +14,7 @@ from neuralop_kit.datasets.readers.well_statistics import channel_statistics
 from neuralop_kit.datasets.statistics import ChannelStatistics
 from neuralop_kit.datasets.task_dataset import TaskDataset
 from neuralop_kit.datasets.tasks import Steps, Task
+from neuralop_kit.solvers.atomic import explained
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError, DataError
 
@@ -79,16 +80,15 @@ def open_dataset(
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a file carries our mark; whatever else is wrong with it, the reader that is asked next will say."""
+    """Whether a file carries our mark."""
     if not path.is_file():
         return False
-    try:
-        with path.open("rb") as file:
-            if not Hdf5Container.recognizes(file.read(1024)):
-                return False
-        return "format" in Hdf5Container(path).opened.attrs
-    except (OSError, KeyError):
-        return False
+    with explained(DataError, f"to read {path}"), path.open("rb") as file:
+        if not Hdf5Container.recognizes(file.read(HEAD_BYTES)):
+            return False
+    container = Hdf5Container(path)
+    with container.explained():
+        return "format" in container.opened.attrs
 
 
 def _split_folder(path: Path, split: str) -> Path:

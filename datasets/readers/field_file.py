@@ -46,8 +46,8 @@ class FieldFile:
         if not finite.all():
             bad = [i for i, good in zip(samples, finite.reshape(len(samples), -1).all(axis=1), strict=True) if not good]
             raise NonFiniteError(
-                f"expected finite numbers, got NaN or infinity in samples {bad[:8]} of {self.container.path}; leave them "
-                "out, or fetch the file again"
+                f"expected finite numbers, got NaN or infinity in samples {bad[:8]} of {self.container.path}; leave "
+                "them out, or fetch the file again"
             )
         return block
 

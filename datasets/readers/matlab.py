@@ -23,7 +23,7 @@ class MatlabContainer(Container):
     """
 
     format = "MATLAB 5.0"
-    damage = (*Container.damage, Exception)
+    damage = (Exception,)  # parsers of text and pickles raise anything
 
     @classmethod
     def recognizes(cls, head: bytes) -> bool:

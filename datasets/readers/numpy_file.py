@@ -14,6 +14,7 @@ class NumpyContainer(Container):
     """A ``.npy`` file; its one place is ``"u"``. Arrays of Python objects are pickles, and refused."""
 
     format = "npy"
+    damage = (Exception,)  # parsers of text raise anything
 
     @classmethod
     def recognizes(cls, head: bytes) -> bool:

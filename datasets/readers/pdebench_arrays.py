@@ -62,7 +62,7 @@ class PDEBenchArrays(Layout):
         problem, equation, parameters = _problem(file, defects)
         outgoing = "trans" in file.path.name.lower()
         boundary = "neumann" if outgoing else "periodic"
-        domain = Domain([axis_from(file.values(f"{a}-coordinate"), boundary=boundary, nodes="cell") for a in space])
+        domain = _domain(file, space, shape, boundary)
         if problem == "burgers" and domain.axes[0].start < 0:
             defects.append("generated on x in (-1, 1) although the text says (0, 1), files before November 2023: the "
                            "spacing is that of x-coordinate; the scale of time is in doubt")  # fmt: skip
@@ -84,7 +84,7 @@ class PDEBenchArrays(Layout):
         shape = nu.shape[-len(space) :]
         if len(nu.shape) != 1 + len(space) or len(u.shape) - len(nu.shape) not in (0, 1):
             raise DataError(f"expected nu (sample, x, y) and tensor (sample, 1, x, y), got {nu.shape} and {u.shape}")
-        domain = Domain([axis_from(file.values(f"{a}-coordinate"), boundary="dirichlet", nodes="cell") for a in space])
+        domain = _domain(file, space, shape, "dirichlet")
         solution = f"n1{space}" if len(u.shape) == len(nu.shape) + 1 else f"n{space}"
         return Contents(
             layout=self.name, name="darcy", equation=DARCY, domain=domain, shape=shape,
@@ -108,6 +108,14 @@ def _axes(shape: tuple[int, ...], space: str, defects: list[str]) -> str:
     if len(shape) != len(expected):
         raise DataError(f"expected a tensor with axes {expected}, got shape {shape}; its axes are not known")
     return expected
+
+
+def _domain(file: Hdf5Container, space: str, shape: tuple[int, ...], boundary: str) -> Domain:
+    grid = [file.values(f"{a}-coordinate").ravel() for a in space]
+    found = tuple(map(len, grid))
+    if found != shape:
+        raise DataError(f"expected coordinates of {shape} points in {file.path}, got {found}; its parts do not fit")
+    return Domain([axis_from(x, boundary=boundary, nodes="cell") for x in grid])
 
 
 def _problem(file: Hdf5Container, defects: list[str]) -> tuple[str, str, Mapping[str, Parameter]]:
