@@ -6,7 +6,11 @@ Muon              orthogonalised momentum; complex weights mode by mode
 SOAP              Adam in the eigenbasis of Shampoo; complex weights mode by mode
 M3                orthogonalised momentum at two time scales
 DeltaGD           gradient descent that forgets along the inputs of linear layers
+DeltaMomentum     momentum that forgets along the gradient it has just seen
+DeepMomentum      momentum as a small network trained while it is used
+PowerPropSGD      gradient descent on the roots of the weights
 NVRM              neural variability on top of any optimizer
+MultiFrequency    groups that move at frequencies of their own, on top of any optimizer
 Noise             its distribution: Gaussian, Laplace, Uniform, Rademacher
 
 From the vector of all residuals, ``step(residual_fn)``:
@@ -31,6 +35,7 @@ To build on: KitOptimizer, GramOptimizer, QuasiNewton, ZerothOrder.
 """
 
 from neuralop_kit.optim.base import KitOptimizer
+from neuralop_kit.optim.deep_momentum import DeepMomentum, DeltaMomentum
 from neuralop_kit.optim.delta_gd import DeltaGD
 from neuralop_kit.optim.forward_gradient import ForwardGradient
 from neuralop_kit.optim.gauss_newton import HIG, SPRING, GaussNewton
@@ -47,9 +52,11 @@ from neuralop_kit.optim.gram.engines import Automatic, BatchedVJP, Engine, Ghost
 from neuralop_kit.optim.gram.optimizer import GramOptimizer, StepInfo
 from neuralop_kit.optim.lion import Lion
 from neuralop_kit.optim.m3 import M3
+from neuralop_kit.optim.multi_frequency import MultiFrequency
 from neuralop_kit.optim.muon import Muon
 from neuralop_kit.optim.noise import Gaussian, Laplace, Noise, Rademacher, Uniform
 from neuralop_kit.optim.nvrm import NVRM
+from neuralop_kit.optim.power_prop import PowerPropSGD
 from neuralop_kit.optim.quasi_newton import BFGS, SSBFGS, QuasiNewton, SSBroyden
 from neuralop_kit.optim.soap import SOAP
 from neuralop_kit.optim.spsa import SPSA, EvolutionStrategy
@@ -62,7 +69,11 @@ __all__ = [
     "SOAP",
     "M3",
     "DeltaGD",
+    "DeltaMomentum",
+    "DeepMomentum",
+    "PowerPropSGD",
     "NVRM",
+    "MultiFrequency",
     "Noise",
     "Gaussian",
     "Laplace",
