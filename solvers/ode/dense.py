@@ -1,4 +1,4 @@
-"""Dense output: a solution as a function of time, kept as the stages of its steps."""
+"""Dense output: a solution as a function of time, kept as one polynomial per step."""
 
 import functools
 
@@ -11,15 +11,17 @@ from neuralop_kit.solvers.errors import ArgumentError
 from neuralop_kit.solvers.ode.clock import Move
 from neuralop_kit.solvers.ode.controllers import Flags, Floats
 from neuralop_kit.solvers.ode.host import send, send_indices
-from neuralop_kit.solvers.ode.march import Problem
-from neuralop_kit.solvers.ode.record import Points
-from neuralop_kit.solvers.ode.trial import Trial
+from neuralop_kit.solvers.ode.march import Problem, Step
+from neuralop_kit.solvers.ode.record import powers
+
+# No method's dense output has a higher one.
+DEGREE = 4
 
 
 class DenseOutput:
     """Watches a solve, and evaluates it anywhere afterwards; differentiable by the initial state and the parameters.
 
-    Memory: number of steps times number of stages times the state.
+    Memory: the number of steps times five states.
 
     Args:
         problem: what is solved.
@@ -27,18 +29,21 @@ class DenseOutput:
     """
 
     def __init__(self, problem: Problem, y0: Tensor) -> None:
-        self.method, self.first = problem.stepper.method, y0
+        self.first = y0
         batch = len(y0)
         self.begin, self.end = (np.broadcast_to(problem.times[i], (batch,)) for i in (0, -1))
         self.moves: list[Move] = []
         self.states: list[Tensor] = []
-        self.stages: list[Tensor] = []
+        self.coefficients: list[Tensor] = []
 
-    def watch(self, move: Move, points: Points | None, y: Tensor, trial: Trial) -> None:
-        """Keep one row of accepted steps that began at ``y``."""
-        self.moves.append(move)
-        self.states.append(y)
-        self.stages.append(torch.stack(trial.stages))
+    def watch(self, step: Step) -> None:
+        """Keep one row of accepted steps."""
+        self.moves.append(step.move)
+        self.states.append(step.y)
+        table = np.zeros((DEGREE, len(step.trial.stages)))
+        table[: len(step.stepper.method.dense)] = step.stepper.method.dense
+        stages = torch.stack(step.trial.stages)
+        self.coefficients.append(torch.tensordot(send(table, stages), stages, dims=1))
 
     def __call__(self, t: Tensor) -> Tensor:
         """The state at ``t``, a number or ``(batch,)``, within the times of the solve; NaN where it was not reached.
@@ -56,11 +61,11 @@ class DenseOutput:
         if not self.moves:
             return self.first
         index, theta, h = self._locate(time, direction)
-        weights = np.where(theta <= 1, h, np.nan) * self.method.dense_weights(theta)
+        weights = np.where(theta <= 1, h, np.nan) * powers(theta, DEGREE)
         steps, samples = send_indices(index, self.first), torch.arange(len(time), device=self.first.device)
         spread = send(weights, self.first).view(*weights.shape, *[1] * (self.first.ndim - 1))
-        stages = self._stacked_stages[:, steps, samples]
-        return self._stacked_states[steps, samples] + (spread * stages).sum(dim=0)
+        coefficients = self._stacked_coefficients[:, steps, samples]
+        return self._stacked_states[steps, samples] + (spread * coefficients).sum(dim=0)
 
     def _locate(self, time: Floats, direction: Floats) -> tuple[NDArray[np.int64], Floats, Floats]:
         """Of every sample: the last step begun before its time, the place in that step, and the step's length."""
@@ -86,6 +91,6 @@ class DenseOutput:
         return torch.stack(self.states)
 
     @functools.cached_property
-    def _stacked_stages(self) -> Tensor:
-        """Shape ``(num_stages, num_steps, batch, ...)``."""
-        return torch.stack(self.stages, dim=1)
+    def _stacked_coefficients(self) -> Tensor:
+        """Shape ``(DEGREE, num_steps, batch, ...)``."""
+        return torch.stack(self.coefficients, dim=1)

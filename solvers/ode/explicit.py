@@ -1,8 +1,6 @@
 """Explicit Runge-Kutta methods: one step for all of them, a leaf for each tableau."""
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from neuralop_kit.solvers.ode import tableaux
@@ -26,6 +24,7 @@ class ExplicitRungeKutta(Method):
         self.has_companion = self.tableau.error is not None
         self.evaluations_per_step = self.tableau.num_stages - 1
         self.stability_size = self.tableau.stability_size
+        self.dense = self.tableau.dense
 
     def step(self, field: Field, t: Tensor, y: Tensor, slope: Tensor, h: Tensor) -> Increment:
         """See the base class."""
@@ -44,12 +43,6 @@ class ExplicitRungeKutta(Method):
             state_change=state - before,
             stages=tuple(slopes),
         )
-
-    def dense_weights(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
-        """See the base class."""
-        rows = np.asarray(self.tableau.dense)
-        powers = np.stack([theta ** (d + 1) for d in range(len(rows))])
-        return np.tensordot(rows.T, powers, axes=1)
 
 
 def add_up(start: Tensor | None, weights: Row, terms: list[Tensor]) -> Tensor:

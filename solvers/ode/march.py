@@ -1,7 +1,8 @@
 """The loop: trial step, one look at its error, next trial step."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ class Problem:
     def outputs(self) -> Outputs:
         """Nothing recorded yet."""
         direction = np.sign(self.times[-1] - self.times[0])
-        return Outputs(self.times[1:-1], direction, self.stepper.method, self.stepper.control)
+        return Outputs(self.times[1:-1], direction, self.stepper.control)
 
     def first_length(self, clock: Clock, y: Tensor, slope: Tensor) -> Floats:
         """Lengths of the first steps, positive."""
@@ -67,19 +68,49 @@ class Problem:
         return initial_step(self.stepper, clock.t, clock.goal, y, slope)
 
 
-class Observer(Protocol):
-    """Sees every row of accepted steps: to keep states for a gradient, or stages for dense output."""
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A row of accepted steps.
 
-    def __call__(self, move: Move, points: Points | None, y: Tensor, trial: Trial) -> None:
-        """``y`` is the state at which the steps began."""
-        ...
+    Args:
+        stepper: what took it.
+        move: when, how long, and which rows.
+        points: the times asked for inside.
+        y: the state at its start.
+        trial: what came out; rows that did not take the step are to be ignored.
+    """
+
+    stepper: Stepper
+    move: Move
+    points: Points | None
+    y: Tensor
+    trial: Trial
 
 
-def march(problem: Problem, y: Tensor, *observers: Observer) -> Solution:
-    """Solve, one trial step after the other; gradients flow through whatever was accepted, step sizes are constants."""
+Observer = Callable[[Step], None]
+
+
+@dataclass(eq=False)
+class Course:
+    """A solve that has run: what :func:`conclude` makes a solution of.
+
+    Args:
+        clock, rows, outputs: times and counters, estimates, states at inner times.
+        riders: which row's initial state each row began with, ``None`` where all could begin with their own.
+        y: the state at the end.
+    """
+
+    clock: Clock
+    rows: StepRows
+    outputs: Outputs
+    riders: Tensor | None
+    y: Tensor
+
+
+def run(problem: Problem, y: Tensor, observers: Sequence[Observer] = ()) -> Course:
+    """One trial step after the other; gradients flow through whatever was accepted, step sizes are constants."""
     stepper, clock, outputs, rows = problem.stepper, problem.clock(), problem.outputs(), StepRows()
-    first = y
-    y, slope = begin(problem, clock, y)
+    y, slope, riders = begin(problem, clock, y)
     while clock.is_running:
         start = clock.t
         trial = stepper.take(send(start, y), y, slope, send(clock.h, y))
@@ -89,14 +120,21 @@ def march(problem: Problem, y: Tensor, *observers: Observer) -> Solution:
         if not move.is_finite:
             # Rejected rows stand still instead: NaN times a zero gradient is NaN, in parameters that all rows share.
             trial = stepper.take(send(start, y), y, slope, send(move.h, y))
-        points = outputs.find(move)
+        step = Step(stepper, move, outputs.find(move, stepper.method), y, trial)
         for observe in observers:
-            observe(move, points, y, trial)
-        y, slope = follow(move, points, y, slope, trial, rows, outputs)
-    return conclude(problem, clock, outputs, rows, first, y)
+            observe(step)
+        outputs.add(step.points, y, trial.stages)
+        rows.add(move, trial.error, trial.stiffness)
+        y, slope = follow(step, slope)
+    return Course(clock, rows, outputs, riders, y)
 
 
-def begin(problem: Problem, clock: Clock, y: Tensor) -> tuple[Tensor, Tensor]:
+def march(problem: Problem, y0: Tensor, *observers: Observer) -> Solution:
+    """Solve; see :func:`run`."""
+    return conclude(problem, run(problem, y0, observers), y0)
+
+
+def begin(problem: Problem, clock: Clock, y: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """State and slope at the first time; rows that cannot begin are stopped and ride along on a healthy row's state."""
     stepper, control = problem.stepper, problem.stepper.control
     t = control.spread(send(clock.t, y), y.ndim)
@@ -109,31 +147,28 @@ def begin(problem: Problem, clock: Clock, y: Tensor) -> tuple[Tensor, Tensor]:
     good = np.isfinite(read(control.rms(y) + control.rms(slope)))
     clock.num_evaluations += 1
     clock.stop(~good, Status.NOT_FINITE)
+    riders = None
     if not good.all() and good.any():
-        riders = np.where(good, np.arange(len(good)), np.argmax(good))
-        y = y.index_select(0, send_indices(riders, y))
+        riders = send_indices(np.where(good, np.arange(len(good)), np.argmax(good)), y)
+        y = y.index_select(0, riders)
         slope = stepper.field(t, y)
     if clock.is_running:
-        length = problem.first_length(clock, y, slope)
-        clock.begin(length)
-    return y, slope
+        clock.begin(problem.first_length(clock, y, slope))
+    return y, slope, riders
 
 
-def follow(
-    move: Move, points: Points | None, y: Tensor, slope: Tensor, trial: Trial, rows: StepRows, outputs: Outputs
-) -> tuple[Tensor, Tensor]:
-    """Record an accepted step; returns state and slope at its end."""
-    if points is not None:
-        outputs.add(points, y, trial.stages)
-    rows.add(move, trial)
-    if move.is_clean:
+def follow(step: Step, slope: Tensor) -> tuple[Tensor, Tensor]:
+    """State and slope after a step that began with ``slope``."""
+    trial, y = step.trial, step.y
+    if step.move.is_clean:
         return trial.y, trial.slope
-    accepted = outputs.control.spread(send_flags(move.accepted, y), y.ndim)
+    accepted = step.stepper.control.spread(send_flags(step.move.accepted, y), y.ndim)
     return torch.where(accepted, trial.y, y), torch.where(accepted, trial.slope, slope)
 
 
-def conclude(problem: Problem, clock: Clock, outputs: Outputs, rows: StepRows, first: Tensor, y: Tensor) -> Solution:
-    """Put together what was recorded."""
+def conclude(problem: Problem, course: Course, first: Tensor) -> Solution:
+    """Put together what was recorded of a solve that began at ``first``."""
+    clock, rows, outputs, y = course.clock, course.rows, course.outputs, course.y
     batch = len(y)
 
     def per_sample(values: NDArray[Any]) -> Tensor:

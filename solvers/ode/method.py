@@ -4,8 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 Field = Callable[[Tensor, Tensor], Tensor]
@@ -20,7 +18,7 @@ class Increment(NamedTuple):
         defect: the companion's ``y`` minus ``y``; ``None`` for a method without a companion.
         slope_change, state_change: two evaluations near the end of the step, subtracted: their quotient is about the
             largest eigenvalue of the Jacobian in modulus.
-        stages: tensors ``k_i`` that carry the dense output, ``y(theta) = y + h sum_i w_i(theta) k_i``.
+        stages: tensors ``k_i`` that carry the dense output.
     """
 
     y: Tensor
@@ -43,12 +41,14 @@ class Method(ABC):
         has_companion: whether it estimates its error.
         evaluations_per_step: evaluations of the field that a trial step costs, its last one at the end of the step.
         stability_size: the largest ``h L`` for which ``y' = -L y`` decays; infinite for stiff methods.
+        dense: rows of ``y(theta) = y + h sum_d theta^(d+1) sum_i dense_di k_i``, for ``theta`` in [0, 1].
     """
 
     order: int
     has_companion: bool = True
     evaluations_per_step: int
     stability_size: float
+    dense: tuple[tuple[float, ...], ...]
 
     def __init__(self, *, compile: bool = False) -> None:
         self.compile = compile
@@ -56,7 +56,3 @@ class Method(ABC):
     @abstractmethod
     def step(self, field: Field, t: Tensor, y: Tensor, slope: Tensor, h: Tensor) -> Increment:
         """A step from ``t`` to ``t + h``; ``slope`` is ``field(t, y)``, and ``t``, ``h`` broadcast against ``y``."""
-
-    @abstractmethod
-    def dense_weights(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
-        """``w_i(theta)``, shape ``(num_stages, *theta.shape)``, for ``theta`` in [0, 1]."""

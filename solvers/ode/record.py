@@ -14,7 +14,6 @@ from neuralop_kit.solvers.ode.control import StepControl
 from neuralop_kit.solvers.ode.controllers import Floats
 from neuralop_kit.solvers.ode.host import send, send_indices
 from neuralop_kit.solvers.ode.method import Method
-from neuralop_kit.solvers.ode.trial import Trial
 
 
 @dataclass
@@ -25,10 +24,10 @@ class StepRows:
     stiffnesses: list[Tensor] = field(default_factory=list)
     moves: list[Move] = field(default_factory=list)
 
-    def add(self, move: Move, trial: Trial) -> None:
+    def add(self, move: Move, error: Tensor, stiffness: Tensor) -> None:
         """Keep one row."""
-        self.errors.append(trial.error)
-        self.stiffnesses.append(trial.stiffness)
+        self.errors.append(error)
+        self.stiffnesses.append(stiffness)
         self.moves.append(move)
 
     def stack(self, like: Tensor, num_rows: int) -> dict[str, Tensor]:
@@ -54,12 +53,17 @@ class Points:
 
     Args:
         time, row: indices, ``(num_points,)``.
-        weights: ``h w_i(theta)``, ``(num_stages, num_points)``.
+        weights: of the stages at these times, ``(num_stages, num_points)``.
     """
 
     time: NDArray[np.int64]
     row: NDArray[np.int64]
     weights: Floats
+
+
+def powers(theta: Floats, count: int) -> Floats:
+    """``theta, theta^2, ...`` in rows."""
+    return theta ** np.arange(1, count + 1)[:, None]
 
 
 class Outputs:
@@ -68,17 +72,17 @@ class Outputs:
     Args:
         times: ``(num_inner, rows)``, monotone along axis 0; the first and the last time are not among them.
         direction: +1 or -1, ``(rows,)``.
-        method, control: of the solve.
+        control: of the solve.
     """
 
-    def __init__(self, times: Floats, direction: Floats, method: Method, control: StepControl) -> None:
-        self.times, self.direction, self.method, self.control = times, direction, method, control
+    def __init__(self, times: Floats, direction: Floats, control: StepControl) -> None:
+        self.times, self.direction, self.control = times, direction, control
         self.next = np.zeros(times.shape[1], dtype=np.int64)
         self.states: list[Tensor] = []
         self.points: list[Points] = []
 
-    def find(self, move: Move) -> Points | None:
-        """The times inside a step."""
+    def find(self, move: Move, method: Method) -> Points | None:
+        """The times inside a step of a method."""
         if not len(self.times):
             return None
         ahead = self.times[np.minimum(self.next, len(self.times) - 1), np.arange(len(self.next))]
@@ -91,10 +95,12 @@ class Outputs:
         time, row = np.nonzero(passed)
         h = move.h[row]
         theta = (self.times[time, row] - move.start[row]) / h
-        return Points(time, row, h * self.method.dense_weights(theta))
+        return Points(time, row, h * (np.asarray(method.dense).T @ powers(theta, len(method.dense))))
 
-    def add(self, points: Points, y: Tensor, stages: tuple[Tensor, ...]) -> None:
+    def add(self, points: Points | None, y: Tensor, stages: tuple[Tensor, ...]) -> None:
         """Evaluate the dense output of a step that began at ``y``."""
+        if points is None:
+            return
         self.points.append(points)
         self.states.append(self.control.interpolate(y, stages, send_indices(points.row, y), send(points.weights, y)))
 
