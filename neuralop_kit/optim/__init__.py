@@ -19,7 +19,7 @@ GaussNewton       damped least squares
 SPRING            the same with momentum on the increment
 HIG               half-inverse gradients
 StepControl       how far they go: AdaptiveHalving, Halving, GridSearch, Armijo, LevenbergMarquardt, FixedStep
-Engine            how they get the Jacobian: Automatic, Ghost, BatchedVJP
+Engine            how they get the Jacobian: Automatic, Ghost, BatchedVJP, or its leading part, Randomized
 StepInfo          what became of a step
 
 From loss and gradient at several points, ``step(closure)``:
@@ -50,6 +50,7 @@ from neuralop_kit.optim.gram.control import (
 )
 from neuralop_kit.optim.gram.engines import Automatic, BatchedVJP, Engine, Ghost
 from neuralop_kit.optim.gram.optimizer import GramOptimizer, StepInfo
+from neuralop_kit.optim.gram.randomized import Randomized
 from neuralop_kit.optim.lion import Lion
 from neuralop_kit.optim.m3 import M3
 from neuralop_kit.optim.multi_frequency import MultiFrequency
@@ -94,6 +95,7 @@ __all__ = [
     "Automatic",
     "Ghost",
     "BatchedVJP",
+    "Randomized",
     "StepInfo",
     "SSBroyden",
     "SSBFGS",

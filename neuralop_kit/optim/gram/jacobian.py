@@ -77,6 +77,39 @@ class DenseJacobian(Jacobian):
         return self.matrix.T @ w
 
 
+class LowRankJacobian(Jacobian):
+    """``left @ right^T`` with orthonormal columns in ``right``.
+
+    Args:
+        left: ``(num_rows, rank)``, float64.
+        right: ``(num_columns, rank)``, float64.
+    """
+
+    def __init__(self, left: Tensor, right: Tensor, *, factor_eps: float, memory_budget: int) -> None:
+        super().__init__(len(left), len(right), factor_eps=factor_eps, memory_budget=memory_budget)
+        self.left, self.right = left, right
+
+    def dense(self) -> Tensor:
+        """The product."""
+        return self.left @ self.right.T
+
+    def gram(self) -> Tensor:
+        """``J J^T``."""
+        return self.left @ self.left.T
+
+    def normal(self) -> Tensor:
+        """``J^T J``."""
+        return self.right @ (self.left.T @ self.left) @ self.right.T
+
+    def times(self, v: Tensor) -> Tensor:
+        """``J v``."""
+        return self.left @ (self.right.T @ v)
+
+    def transposed_times(self, w: Tensor) -> Tensor:
+        """``J^T w``."""
+        return self.right @ (self.left.T @ w)
+
+
 class FactoredJacobian(Jacobian):
     """J in pieces; ``J J^T`` comes from their factors where that is cheaper.
 

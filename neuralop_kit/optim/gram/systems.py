@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from neuralop_kit.optim.gram.filters import Damp, Filter, filtered
-from neuralop_kit.optim.gram.jacobian import Jacobian
+from neuralop_kit.optim.gram.jacobian import Jacobian, LowRankJacobian
 
 # What is below this multiple of the rounding error is noise.
 _SAFETY = 4.0
@@ -49,6 +49,21 @@ class QRSystem(System):
         values, self.rank = filtered(filter_, self.s, self.floor)
         step = self.vh.T @ (values * (self.u.T @ (self.q.T @ r if self.is_tall else r)))
         return step if self.is_tall else self.q @ step
+
+
+class LowRankSystem(System):
+    """An SVD of the narrow factor; singular values are good to the rounding of J."""
+
+    def __init__(self, jacobian: LowRankJacobian) -> None:
+        super().__init__(jacobian)
+        self.right = jacobian.right
+        self.u, self.s, self.vh = torch.linalg.svd(jacobian.left, full_matrices=False)
+        self.floor = _SAFETY * max(jacobian.left.shape) ** 0.5 * max(jacobian.factor_eps, _EPS)
+
+    def solve(self, r: Tensor, filter_: Filter) -> Tensor:
+        """See :class:`System`."""
+        values, self.rank = filtered(filter_, self.s, self.floor)
+        return self.right @ (self.vh.T @ (values * (self.u.T @ r)))
 
 
 class GramSystem(System):
@@ -111,6 +126,8 @@ def factorize(jacobian: Jacobian, rtol: float) -> System:
     A Gram matrix is cheapest. Where it is too coarse, a QR factorisation is taken, if J was computed precisely enough
     for that to help and fits the memory budget as a matrix.
     """
+    if isinstance(jacobian, LowRankJacobian):
+        return LowRankSystem(jacobian)
     gram_floor = _SAFETY * (min(jacobian.num_rows, jacobian.num_columns) * _EPS) ** 0.5
     is_too_coarse = 0.0 < rtol < gram_floor
     helps = _SAFETY * jacobian.factor_eps < gram_floor and jacobian.dense_fits

@@ -37,7 +37,7 @@ def _by_rows(rows: Tensor, parameters: Sequence[Tensor], batch: int) -> Tensor:
         gradients = torch.autograd.grad(
             rows, parameters, unit, retain_graph=True, allow_unused=True, is_grads_batched=True
         )
-        slabs.append(_flatten(gradients, parameters, len(unit)))
+        slabs.append(flat_rows(gradients, parameters, len(unit)))
     return torch.cat(slabs)
 
 
@@ -45,7 +45,7 @@ def _by_columns(rows: Tensor, parameters: Sequence[Tensor], batch: int) -> Tenso
     """One backward pass per parameter, through the backward pass."""
     w = torch.zeros_like(rows, requires_grad=True)
     gradients = torch.autograd.grad(rows, parameters, w, create_graph=True, allow_unused=True)
-    flat = _flatten([None if g is None else g.unsqueeze(0) for g in gradients], parameters, 1)[0]
+    flat = flat_rows([None if g is None else g.unsqueeze(0) for g in gradients], parameters, 1)[0]
     eye = torch.eye(len(flat), dtype=flat.dtype, device=flat.device)
     slabs = [
         torch.autograd.grad(flat, w, unit, retain_graph=True, is_grads_batched=True)[0] for unit in eye.split(batch)
@@ -53,7 +53,7 @@ def _by_columns(rows: Tensor, parameters: Sequence[Tensor], batch: int) -> Tenso
     return torch.cat(slabs).T
 
 
-def _flatten(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor], count: int) -> Tensor:
+def flat_rows(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor], count: int) -> Tensor:
     """Gradients ``(count, *shape)`` as rows ``(count, columns)``; zeros where there is none."""
     rows = []
     for gradient, parameter in zip(gradients, parameters, strict=True):

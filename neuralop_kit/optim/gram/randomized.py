@@ -1,0 +1,111 @@
+"""Randomized: the leading singular vectors of a Jacobian at the price of a few backward passes."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from neuralop_kit.optim.gram.engines import Engine, Linearization
+from neuralop_kit.optim.gram.jacobian import LowRankJacobian
+from neuralop_kit.optim.gram.residual import ResidualFunction, Weights, check_graph, finite, joined, residual_blocks
+from neuralop_kit.optim.gram.vjp import flat_rows, real_size
+from neuralop_kit.solvers.errors import ArgumentError
+
+
+class Randomized(Engine):
+    """The leading part of the Jacobian by randomised subspace iteration; the Jacobian itself is never formed.
+
+        Q = orth(J^T Omega),   repeated:  Q = orth(J^T orth(J Q));      J ~ (J Q) Q^T
+
+    with ``rank + oversampling`` random columns in ``Omega``. Every product with ``J^T`` is a backward pass, every one
+    with ``J`` a backward pass through that: ``2 (1 + power_iterations) (rank + oversampling)`` passes whatever the
+    number of rows, and as many vectors of the length of the parameters in memory. Only approximate, unlike the other
+    engines: singular values and vectors are good where the spectrum falls off; take ``Sven(max_rank=rank)`` with it.
+
+    Args:
+        rank: number of singular values that are wanted, at least 1.
+        oversampling: further columns, >= 0.
+        power_iterations: >= 0; each makes the tail of the spectrum ``(s_j / s_k)^2`` times less visible.
+        memory_budget: bytes that a temporary may take.
+        seed: of the random columns; the same every step, so that steps are reproducible.
+
+    Good values: oversampling 5, power_iterations 1.
+    Source: Halko, Martinsson and Tropp (2011), SIAM Review 53, algorithm 4.4; for this purpose Bright-Thonney et al.
+    (2026), section 3.
+
+    >>> from neuralop_kit.optim import Sven
+    >>> model = torch.nn.Linear(3, 1)
+    >>> x, y = torch.rand(8, 3), torch.rand(8)
+    >>> optimizer = Sven(model.parameters(), lr=1.0, max_rank=2, engine=Randomized(2))
+    >>> loss = optimizer.step(lambda: model(x).squeeze(1) - y)
+    >>> optimizer.info.rank
+    2
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        *,
+        oversampling: int = 5,
+        power_iterations: int = 1,
+        memory_budget: int = 2**30,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(memory_budget=memory_budget)
+        if rank < 1 or min(oversampling, power_iterations) < 0:
+            raise ArgumentError(
+                f"expected rank >= 1, oversampling >= 0 and power_iterations >= 0, got {rank}, {oversampling} and "
+                f"{power_iterations}; half the batch, 5 and 1 are good values"
+            )
+        self.rank, self.oversampling, self.power_iterations, self.seed = rank, oversampling, power_iterations, seed
+
+    def linearize(self, function: ResidualFunction, parameters: Sequence[Tensor], weights: Weights) -> Linearization:
+        """See :class:`Engine`."""
+        blocks = residual_blocks(function(), weights)
+        check_graph(blocks)
+        r = finite(joined(blocks))
+        products = _Products(torch.cat(list(blocks.values())), parameters, self.memory_budget)
+        width = min(self.rank + self.oversampling, len(r), products.num_columns)
+        generator = torch.Generator().manual_seed(self.seed)
+        start = torch.randn(len(r), width, generator=generator, dtype=torch.float64)
+        basis = _orthonormal(products.transposed_times(start.to(r.device)))
+        for _ in range(self.power_iterations):
+            basis = _orthonormal(products.transposed_times(_orthonormal(products.times(basis))))
+        eps = torch.finfo(products.rows.dtype).eps
+        left = products.times(basis)
+        return r, LowRankJacobian(left, basis, factor_eps=eps, memory_budget=self.memory_budget)
+
+
+class _Products:
+    """Products of a Jacobian and its transpose with several vectors, from the graph of the residual."""
+
+    def __init__(self, rows: Tensor, parameters: Sequence[Tensor], memory_budget: int) -> None:
+        self.rows, self.parameters = rows, parameters
+        self.num_columns = sum(map(real_size, parameters))
+        # Reverse over reverse: J^T w is linear in w, and its derivative is J^T.
+        self.w = torch.zeros_like(rows, requires_grad=True)
+        gradients = torch.autograd.grad(rows, parameters, self.w, create_graph=True, allow_unused=True)
+        self.flat = flat_rows([None if g is None else g.unsqueeze(0) for g in gradients], parameters, 1)[0]
+        self.batch = max(memory_budget // (8 * (self.num_columns + 64 * len(rows))), 1)
+
+    def transposed_times(self, w: Tensor) -> Tensor:
+        """``J^T w`` for the columns of ``w``, float64."""
+        slabs = []
+        for part in w.T.to(self.rows.dtype).split(self.batch):
+            gradients = torch.autograd.grad(
+                self.rows, self.parameters, part, retain_graph=True, allow_unused=True, is_grads_batched=True
+            )
+            slabs.append(flat_rows(gradients, self.parameters, len(part)))
+        return torch.cat(slabs).T.double()
+
+    def times(self, v: Tensor) -> Tensor:
+        """``J v`` for the columns of ``v``, float64."""
+        slabs = [
+            torch.autograd.grad(self.flat, self.w, part, retain_graph=True, is_grads_batched=True)[0]
+            for part in v.T.to(self.flat.dtype).split(self.batch)
+        ]
+        return torch.cat(slabs).T.double()
+
+
+def _orthonormal(columns: Tensor) -> Tensor:
+    return torch.linalg.qr(columns).Q
