@@ -12,6 +12,7 @@ Zernike               orthogonal polynomials on the ball
 Morlet                waves along the radius under a window
 KernelBasis           base class of the three
 MultigridOperator     global linear operator as one learned multigrid cycle; exact walls, any resolution
+FunctionAttention     attention as a ratio of integrals: self, cross, windowed; grids, spheres and points
 FunctionNorm          mean zero, variance one over the domain, by quadrature
 CoordinateEmbedding   appends functions of position, without a jump where an axis is periodic
 PointwiseLinear       one matrix at every point
@@ -27,6 +28,7 @@ from neuralop_kit.layers.bounded_spectral_conv import BoundedSpectralConv
 from neuralop_kit.layers.coordinate_embedding import CoordinateEmbedding
 from neuralop_kit.layers.extended import Extended
 from neuralop_kit.layers.fourier_continuation import FourierContinuation
+from neuralop_kit.layers.function_attention import FunctionAttention
 from neuralop_kit.layers.function_norm import FunctionNorm
 from neuralop_kit.layers.integral_conv import IntegralConv
 from neuralop_kit.layers.interpolation import CosineSeries, Cubic, Interpolation, Linear, SineSeries, Trigonometric
@@ -51,6 +53,7 @@ __all__ = [
     "Zernike",
     "Morlet",
     "MultigridOperator",
+    "FunctionAttention",
     "FunctionNorm",
     "CoordinateEmbedding",
     "PointwiseLinear",
