@@ -20,6 +20,15 @@ DiffusionSorption          a contaminant seeps into soil; stiff, implicit
 FreundlichSorption         what the soil holds; the ends are WallValues, or GhostValues as in PDEBench
 TimeStepper                base class of all problems in time
 
+Conservation laws, with shocks; finite volumes:
+CompressibleEuler          ideal gas; CompressibleNavierStokes, with viscosity
+ShallowWater               a layer of water; RadialDamBreak is PDEBench's
+ShockBurgers               Burgers' equation where shocks are thinner than cells
+FiniteVolumeStepper        the engine of these: a new law says its fluxes and speeds, as a ConservationLaw
+Minmod, VanLeer, MonotonizedCentral, Central   limiters of slopes
+Rusanov, HLL, HLLC         fluxes between two states
+Outflow, SlipWalls         what lies behind the ends of a box
+
 Periodic problems in time, spectral in space:
 Advection                  transport, exactly
 Burgers                    shocks and diffusion
@@ -37,16 +46,23 @@ from neuralop_kit.solvers.pde.advection import Advection
 from neuralop_kit.solvers.pde.allen_cahn import AllenCahn
 from neuralop_kit.solvers.pde.burgers import Burgers
 from neuralop_kit.solvers.pde.coefficients import CoefficientDistribution, LogNormal, TwoPhase
+from neuralop_kit.solvers.pde.compressible import CompressibleEuler, CompressibleNavierStokes
+from neuralop_kit.solvers.pde.conservation_law import ConservationLaw
 from neuralop_kit.solvers.pde.darcy import Darcy
 from neuralop_kit.solvers.pde.diffusion_sorption import DiffusionSorption
 from neuralop_kit.solvers.pde.elliptic import FiniteVolumes, arithmetic_mean, harmonic_mean
 from neuralop_kit.solvers.pde.exponential import ETDRK2, ETDRK4
+from neuralop_kit.solvers.pde.finite_volume import FiniteVolumeStepper, Outflow, SlipWalls
 from neuralop_kit.solvers.pde.helmholtz import Helmholtz
 from neuralop_kit.solvers.pde.kuramoto_sivashinsky import KuramotoSivashinsky
+from neuralop_kit.solvers.pde.limiters import Central, Minmod, MonotonizedCentral, VanLeer
 from neuralop_kit.solvers.pde.linear_solvers import LinearSolver, MultigridCG, SparseDirect
 from neuralop_kit.solvers.pde.navier_stokes import NavierStokes2D
 from neuralop_kit.solvers.pde.nine_point import BlockFactors, SparseFactors
 from neuralop_kit.solvers.pde.reaction_diffusion import GrayScott, ReactionDiffusion
+from neuralop_kit.solvers.pde.riemann import HLL, HLLC, Rusanov
+from neuralop_kit.solvers.pde.shallow_water import RadialDamBreak, ShallowWater
+from neuralop_kit.solvers.pde.shock_burgers import ShockBurgers
 from neuralop_kit.solvers.pde.sorption import FreundlichSorption, GhostValues, WallValues
 from neuralop_kit.solvers.pde.spectral import SpectralStepper
 from neuralop_kit.solvers.pde.spline_nodal import SplineNodal
@@ -82,6 +98,22 @@ __all__ = [
     "WallValues",
     "GhostValues",
     "TimeStepper",
+    "CompressibleEuler",
+    "CompressibleNavierStokes",
+    "ShallowWater",
+    "RadialDamBreak",
+    "ShockBurgers",
+    "FiniteVolumeStepper",
+    "ConservationLaw",
+    "Minmod",
+    "VanLeer",
+    "MonotonizedCentral",
+    "Central",
+    "Rusanov",
+    "HLL",
+    "HLLC",
+    "Outflow",
+    "SlipWalls",
     "Advection",
     "Burgers",
     "KuramotoSivashinsky",

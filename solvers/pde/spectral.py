@@ -1,20 +1,16 @@
 """The engine of semilinear periodic problems: pseudo-spectral in space, exponential Runge-Kutta in time."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError
-from neuralop_kit.solvers.nodes import Device
 from neuralop_kit.solvers.pde.exponential import ETDRK4, ExponentialMethod, Nonlinearity, Step
 from neuralop_kit.solvers.pde.reflection import EvenExtension
 from neuralop_kit.solvers.pde.spectral_grid import SpectralGrid
 from neuralop_kit.solvers.pde.stepper import Flow, TimeStepper
-from neuralop_kit.solvers.random_fields import GaussianRandomField
-from neuralop_kit.solvers.randomness import Generators
 
 
 class SpectralStepper(TimeStepper):
@@ -85,37 +81,6 @@ class SpectralStepper(TimeStepper):
             advance=substeps,
             leave=lambda modes: self.extension.restrict(grid.to_space(modes), space),
         )
-
-    def initial_condition(
-        self,
-        batch: int,
-        shape: Sequence[int],
-        *,
-        generator: Generators = None,
-        dtype: torch.dtype | None = None,
-        device: Device = None,
-    ) -> Tensor:
-        """Random smooth states, the same functions at any resolution: ``(batch, num_channels, *shape)``."""
-        field, channels = self.random_field(), self.num_channels
-        # The channels of a sample are drawn together: one after the other, the second would be another function on
-        # every grid, because the first takes more numbers on a finer one.
-        if generator is None or isinstance(generator, torch.Generator):
-            fields = field.sample(batch * channels, shape, generator=generator, dtype=dtype, device=device)
-        else:
-            parts = [field.sample(channels, shape, generator=g, dtype=dtype, device=device) for g in generator]
-            fields = torch.cat(parts)
-        return self.state_of(fields.unflatten(0, (batch, channels)).squeeze(2))
-
-    def state_of(self, fields: Tensor) -> Tensor:
-        """State made of Gaussian fields ``(batch, num_channels, *space)``; the fields themselves unless overridden."""
-        return fields
-
-    def random_field(self) -> GaussianRandomField:
-        """Distribution of each channel of :meth:`initial_condition`: variance 1, a few waves per shortest length."""
-        length, dims = min(self.domain.lengths), self.domain.num_dims
-        field = GaussianRandomField(self.domain, alpha=2 + dims / 2, tau=10 / length, sigma=1.0)
-        unit = field.average_variance((64,) * dims) ** -0.5
-        return GaussianRandomField(self.domain, alpha=2 + dims / 2, tau=10 / length, sigma=unit)
 
     def _prepare(self, u: Tensor) -> tuple[SpectralGrid, Step, Nonlinearity]:
         """Everything that depends on the kind of ``u`` only; kept, as loops call :meth:`step` many times."""

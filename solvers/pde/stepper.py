@@ -11,6 +11,7 @@ from torch import Tensor
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError, DomainError, ShapeError
 from neuralop_kit.solvers.nodes import Device
+from neuralop_kit.solvers.random_fields import GaussianRandomField
 from neuralop_kit.solvers.randomness import Generators
 
 
@@ -68,18 +69,6 @@ class TimeStepper(ABC):
     def flow(self, u: Tensor) -> Flow:
         """How states like ``u`` move."""
 
-    @abstractmethod
-    def initial_condition(
-        self,
-        batch: int,
-        shape: Sequence[int],
-        *,
-        generator: Generators = None,
-        dtype: torch.dtype | None = None,
-        device: Device = None,
-    ) -> Tensor:
-        """Random states, the same functions at any resolution: ``(batch, num_channels, *shape)``."""
-
     def step(self, u: Tensor) -> Tensor:
         """The state after ``dt``."""
         return self.rollout(u, num_steps=1)[:, 1]
@@ -113,6 +102,37 @@ class TimeStepper(ABC):
                 inner = flow.advance(inner)
             states.append(flow.leave(inner))
         return torch.stack(states, dim=1)
+
+    def initial_condition(
+        self,
+        batch: int,
+        shape: Sequence[int],
+        *,
+        generator: Generators = None,
+        dtype: torch.dtype | None = None,
+        device: Device = None,
+    ) -> Tensor:
+        """Random smooth states, the same functions at any resolution: ``(batch, num_channels, *shape)``."""
+        field, channels = self.random_field(), self.num_channels
+        # The channels of a sample are drawn together: one after the other, the second would be another function on
+        # every grid, because the first takes more numbers on a finer one.
+        if generator is None or isinstance(generator, torch.Generator):
+            fields = field.sample(batch * channels, shape, generator=generator, dtype=dtype, device=device)
+        else:
+            parts = [field.sample(channels, shape, generator=g, dtype=dtype, device=device) for g in generator]
+            fields = torch.cat(parts)
+        return self.state_of(fields.unflatten(0, (batch, channels)).squeeze(2))
+
+    def state_of(self, fields: Tensor) -> Tensor:
+        """State made of Gaussian fields ``(batch, num_channels, *space)``; the fields themselves unless overridden."""
+        return fields
+
+    def random_field(self) -> GaussianRandomField:
+        """Distribution of each channel of :meth:`initial_condition`: variance 1, a few waves per shortest length."""
+        length, dims = min(self.domain.lengths), self.domain.num_dims
+        field = GaussianRandomField(self.domain, alpha=2 + dims / 2, tau=10 / length, sigma=1.0)
+        unit = field.average_variance((64,) * dims) ** -0.5
+        return GaussianRandomField(self.domain, alpha=2 + dims / 2, tau=10 / length, sigma=unit)
 
     def check(self, u: Tensor) -> None:
         """Raise a :class:`ShapeError` unless ``u`` is a state."""
