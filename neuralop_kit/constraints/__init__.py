@@ -12,6 +12,10 @@ Partition                cuts a domain into boxes, in space and time
 RandomAssignment         points thrown to experts at random, the control of a partition
 Separate, Overlap, Coupled              what happens where two experts meet
 AllPoints, EqualPoints, ProportionalPoints    at which of its points an expert is held to the equation
+ExpertChoice             one of several fields on each part: conservation here, an equation there; by rule or learned
+ExpertParallel           experts shared out over processes
+average_gradients        what they need where there is no DistributedDataParallel
+with_next_face           cells shared out over processes, with FluxForm
 ConservationConstraint   the integral of every channel
 LinearConstraint         any linear functionals: moments, modes
 SimplexConstraint        bounds and an integral: positivity and mass
@@ -20,12 +24,14 @@ DivergenceFree           the incompressible part of a velocity
 BoundaryLifting          values on walls
 """
 
+from neuralop_kit.constraints.choice import ExpertChoice
 from neuralop_kit.constraints.collocation import AllPoints, EqualPoints, ProportionalPoints
 from neuralop_kit.constraints.conditions import AtStart, AtStop
 from neuralop_kit.constraints.conservation import ConservationConstraint
 from neuralop_kit.constraints.derivatives import FiniteDifference, SpectralDerivative
 from neuralop_kit.constraints.divergence import DivergenceFree
 from neuralop_kit.constraints.equation import Equation
+from neuralop_kit.constraints.expert_parallel import ExpertParallel, average_gradients
 from neuralop_kit.constraints.experts import MixtureOfExperts
 from neuralop_kit.constraints.flux_form import FluxForm
 from neuralop_kit.constraints.interface import Coupled, Overlap, Separate
@@ -34,6 +40,7 @@ from neuralop_kit.constraints.lifting import BoundaryLifting
 from neuralop_kit.constraints.linear import LinearConstraint
 from neuralop_kit.constraints.partition import Partition, RandomAssignment
 from neuralop_kit.constraints.policies import Damp, Fallback, Mask, Raise
+from neuralop_kit.constraints.shared_faces import with_next_face
 from neuralop_kit.constraints.simplex import SimplexConstraint
 
 __all__ = [
@@ -56,6 +63,10 @@ __all__ = [
     "AllPoints",
     "EqualPoints",
     "ProportionalPoints",
+    "ExpertChoice",
+    "ExpertParallel",
+    "average_gradients",
+    "with_next_face",
     "ConservationConstraint",
     "LinearConstraint",
     "SimplexConstraint",

@@ -165,9 +165,10 @@ class MixtureOfExperts(nn.Module):
 
     def _report(self, info: LeastSquaresInfo, jump: Tensor) -> ExpertsInfo:
         """The report of all experts, on every rank; experts that were solved together share one."""
-        batch = len(jump)
+        batch, num_experts = len(jump), self.partition.num_experts
+        number = len(self.ranks.own(num_experts, jump.device))
         values = {
-            name: self.ranks.gather_report(value.reshape(batch, -1), self.partition.num_experts)
+            name: self.ranks.gather_report(value.reshape(batch, -1).expand(-1, number), num_experts)
             for name, value in vars(info).items()
         }
         return ExpertsInfo(**values, jump=jump)

@@ -42,8 +42,8 @@ class OneRank(Ranks):
         return coefficients
 
     def gather_report(self, values: Tensor, num_experts: int) -> Tensor:
-        """They are here; a number that all experts of an item share is repeated."""
-        return values.expand(-1, num_experts)
+        """They are here."""
+        return values
 
     def together(self, work: Callable[[], Result]) -> Result:
         """Just do it."""
