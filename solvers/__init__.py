@@ -8,6 +8,7 @@ conjugate_gradients    symmetric positive definite systems, a batch at once, any
 flexible_gmres         any invertible systems, with a preconditioner that may change at every step
 levenberg_marquardt    nonlinear least squares, a batch at once, differentiable
 odeint                 initial value problems, a batch at once, with differentiable error and stiffness estimates
+sdeint                 the same for stochastic equations, on reproducible Brownian paths
 """
 
 from neuralop_kit.solvers.conjugate_gradients import conjugate_gradients
@@ -16,6 +17,7 @@ from neuralop_kit.solvers.flexible_gmres import flexible_gmres
 from neuralop_kit.solvers.ode import odeint
 from neuralop_kit.solvers.optimization import levenberg_marquardt
 from neuralop_kit.solvers.random_fields import GaussianRandomField
+from neuralop_kit.solvers.sde import sdeint
 from neuralop_kit.solvers.sphere import SphereDomain
 
 __all__ = [
@@ -27,4 +29,5 @@ __all__ = [
     "flexible_gmres",
     "levenberg_marquardt",
     "odeint",
+    "sdeint",
 ]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from neuralop_kit.solvers.sde.counters import name_keys, normal_pairs
 
 
 class BrownianPoint(NamedTuple):
-    """The path up to one time: ``value`` W(t) and ``area``, the integral of W from the start to t; ``(batch, *size)``."""
+    """The path up to one time: ``value`` W(t) and ``area``, the integral of W from the start to t."""
 
     value: Tensor
     area: Tensor
@@ -29,6 +29,14 @@ class BrownianIncrement(NamedTuple):
 
     value: Tensor
     area: Tensor
+
+
+class BrownianPath(Protocol):
+    """What can drive an equation: anything that tells the path and its integral at a time."""
+
+    def at(self, t: Tensor | float, /) -> BrownianPoint:
+        """The path at ``t``: one number, or ``(batch,)`` or ``(1,)``."""
+        ...
 
 
 class BrownianTree:
@@ -78,9 +86,13 @@ class BrownianTree:
         device: Device = None,
     ) -> None:
         if not (math.isfinite(start) and math.isfinite(stop) and start < stop):
-            raise ArgumentError(f"expected finite times with start < stop, got {start} and {stop}; swap or correct them")
+            raise ArgumentError(
+                f"expected finite times with start < stop, got {start} and {stop}; swap or correct them"
+            )
         if not size or min(size) < 1:
-            raise ArgumentError(f"expected a size (batch, *event) of positive numbers, got {tuple(size)}; give the state's")
+            raise ArgumentError(
+                f"expected a size (batch, *event) of positive numbers, got {tuple(size)}; give the state's shape"
+            )
         if not 1 <= depth <= 40:
             raise ArgumentError(f"expected a depth from 1 to 40, got {depth}; 18 resolves a part in 260,000")
         self.start, self.stop, self.depth = float(start), float(stop), depth
@@ -115,17 +127,16 @@ class BrownianTree:
     def increment(self, s: Tensor | float, t: Tensor | float) -> BrownianIncrement:
         """What happened from ``s`` to ``t``, two numbers or ``(batch,)`` each, ``s < t``."""
         lengths = torch.as_tensor(t, dtype=torch.float64, device=self._elements.device) - s
-        return increment_between(self.at(s), self.at(t), lengths)
+        return increment_between(self.at(s), self.at(t), lengths.reshape(-1, *[1] * (len(self.size) - 1)))
 
 
-def increment_between(left: BrownianPoint, right: BrownianPoint, length: Tensor) -> BrownianIncrement:
+def increment_between(left: BrownianPoint, right: BrownianPoint, h: Tensor) -> BrownianIncrement:
     """Increment and space-time area over a step between two known points.
 
     Args:
         left, right: the path at the ends of the step.
-        length: of the step, positive, one number or ``(batch,)``.
+        h: length of the step, positive; broadcasts against the path.
     """
-    h = length.reshape(-1, *[1] * (left.value.ndim - 1))
     value = right.value - left.value
     return BrownianIncrement(value, (right.area - left.area) / h - left.value - value / 2)
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from neuralop_kit.solvers.sde.method import Coefficient, Noise, StochasticMethod, TrialStep, after
+from neuralop_kit.solvers.sde.method import Coefficient, Noise, StochasticMethod, TrialStep
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,9 @@ class EulerMaruyama(StochasticMethod):
     strong_order: ClassVar[float] = 0.5
     weak_order: ClassVar[float] = 1.0
 
-    def step(self, drift: Coefficient, diffusion: Coefficient, t: Tensor, y: Tensor, h: Tensor, noise: Noise) -> TrialStep:
+    def step(
+        self, drift: Coefficient, diffusion: Coefficient, t: Tensor, y: Tensor, h: Tensor, noise: Noise
+    ) -> TrialStep:
         """One step."""
         return TrialStep(y + h * drift(t, y) + noise.value * diffusion(t, y))
 
@@ -38,7 +40,9 @@ class Milstein(StochasticMethod):
     strong_order: ClassVar[float] = 1.0
     weak_order: ClassVar[float] = 1.0
 
-    def step(self, drift: Coefficient, diffusion: Coefficient, t: Tensor, y: Tensor, h: Tensor, noise: Noise) -> TrialStep:
+    def step(
+        self, drift: Coefficient, diffusion: Coefficient, t: Tensor, y: Tensor, h: Tensor, noise: Noise
+    ) -> TrialStep:
         """One step."""
         f, g = drift(t, y), diffusion(t, y)
         root = h.sqrt()
@@ -60,9 +64,11 @@ class HeunStratonovich(StochasticMethod):
     weak_order: ClassVar[float] = 1.0
     num_stages: ClassVar[int] = 2
 
-    def step(self, drift: Coefficient, diffusion: Coefficient, t: Tensor, y: Tensor, h: Tensor, noise: Noise) -> TrialStep:
+    def step(
+        self, drift: Coefficient, diffusion: Coefficient, t: Tensor, y: Tensor, h: Tensor, noise: Noise
+    ) -> TrialStep:
         """One step."""
         f, g = drift(t, y), diffusion(t, y)
-        ahead, later = y + h * f + noise.value * g, after(t, h, 1.0)
+        ahead, later = y + h * f + noise.value * g, t + h
         f, g = f + drift(later, ahead), g + diffusion(later, ahead)
         return TrialStep(y + h / 2 * f + noise.value / 2 * g)

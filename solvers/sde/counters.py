@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Tensor
 
 _GOLDEN = -0x61C8864680B583EB  # 2^64 / golden ratio, odd, as a signed number
@@ -20,6 +19,7 @@ def mix(keys: Tensor) -> Tensor:
     Source: Steele, Lea and Flood (2014), Fast splittable pseudorandom number generators, figure 16 with the constants
     of Stafford's variant 13.
 
+    >>> import torch
     >>> mix(torch.tensor([0, 1])).tolist()
     [0, 6238072747940578789]
     """
@@ -48,6 +48,7 @@ def normal_pairs(keys: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         keys: int64, any shape.
 
+    >>> import torch
     >>> x, y = normal_pairs(torch.arange(100_000))
     >>> round(x.std().item(), 2), round(y.std().item(), 2), abs((x * y).mean().item()) < 0.01
     (1.0, 1.0, True)

@@ -1,11 +1,10 @@
 """What a stochastic method is: one trial step, as a function of pure tensors."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, TypeAlias
 
-import torch
 from torch import Tensor
 
 Coefficient: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -48,27 +47,14 @@ class StochasticMethod(ABC):
     num_stages: ClassVar[int] = 1  # evaluations of the drift; those of the diffusion are never more
 
     @abstractmethod
-    def step(self, drift: Coefficient, diffusion: Coefficient, t: Tensor, y: Tensor, h: Tensor, noise: Noise) -> TrialStep:
+    def step(
+        self, drift: Coefficient, diffusion: Coefficient, t: Tensor, y: Tensor, h: Tensor, noise: Noise
+    ) -> TrialStep:
         """Go from ``y`` at ``t``.
 
         Args:
             drift, diffusion: ``(t, y) -> (batch, ...)``.
-            t: times in the shape that the coefficients take.
+            t, h: times, and positive lengths; they broadcast against ``y``.
             y: states, ``(batch, ...)``.
-            h: positive lengths, to be broadcast against ``y``.
             noise: of the path over the step.
         """
-
-
-def after(t: Tensor, h: Tensor, share: float) -> Tensor:
-    """``t + share * h``, in the shape of ``t``."""
-    return t + share * h.reshape(t.shape).to(t.dtype)
-
-
-def weighted(weights: Sequence[float], terms: Sequence[Tensor]) -> Tensor:
-    """``sum_i w_i x_i`` without the terms of weight zero; at least one must remain."""
-    pairs = [(w, x) for w, x in zip(weights, terms, strict=False) if w != 0.0]
-    total = pairs[0][0] * pairs[0][1]
-    for w, x in pairs[1:]:
-        total = torch.add(total, x, alpha=w)
-    return total

@@ -6,7 +6,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from neuralop_kit.solvers.errors import ArgumentError
-from neuralop_kit.solvers.sde.method import Coefficient, Noise, StochasticMethod, TrialStep, after, weighted
+from neuralop_kit.solvers.ode.explicit import add_up
+from neuralop_kit.solvers.sde.method import Coefficient, Noise, StochasticMethod, TrialStep
 
 Row = tuple[float, ...]
 
@@ -122,20 +123,26 @@ class _Rossler(StochasticMethod):
         if not self.delta >= 0:
             raise ArgumentError(f"expected delta >= 0, got {self.delta}; 1 is usual, 0 trusts the drift")
 
-    def step(self, drift: Coefficient, diffusion: Coefficient, t: Tensor, y: Tensor, h: Tensor, noise: Noise) -> TrialStep:
+    def step(
+        self, drift: Coefficient, diffusion: Coefficient, t: Tensor, y: Tensor, h: Tensor, noise: Noise
+    ) -> TrialStep:
         """One step."""
         tableau, root = self.tableau, h.sqrt()
         w, chi2 = noise.value, noise.value / 2 + noise.area
         f, g, point = [drift(t, y)], [diffusion(t, y)], y
         for i in range(3):
             before = point
-            point = y + h * weighted(tableau.drift_drift[i], f) + chi2 * weighted(tableau.drift_noise[i], g)
-            noisy = y + h * weighted(tableau.noise_drift[i], f) + root * weighted(tableau.noise_noise[i], g)
-            f.append(drift(after(t, h, tableau.drift_times[i + 1]), point))
-            g.append(diffusion(after(t, h, tableau.noise_times[i + 1]), noisy))
+            point = y + h * add_up(None, tableau.drift_drift[i], f) + chi2 * add_up(None, tableau.drift_noise[i], g)
+            noisy = y + h * add_up(None, tableau.noise_drift[i], f) + root * add_up(None, tableau.noise_noise[i], g)
+            f.append(drift(t + tableau.drift_times[i + 1] * h, point))
+            g.append(diffusion(t + tableau.noise_times[i + 1] * h, noisy))
         chi1, chi3 = (w**2 - h) / (2 * root), (w**2 - 3 * h) * w / (6 * h)
-        small = chi2 * weighted(tableau.beta3, g) + chi3 * weighted(tableau.beta4, g)
-        large = h * weighted(tableau.alpha, f) + w * weighted(tableau.beta1, g) + chi1 * weighted(tableau.beta2, g)
+        small = chi2 * add_up(None, tableau.beta3, g) + chi3 * add_up(None, tableau.beta4, g)
+        large = (
+            h * add_up(None, tableau.alpha, f)
+            + w * add_up(None, tableau.beta1, g)
+            + chi1 * add_up(None, tableau.beta2, g)
+        )
         error = self.delta * (h * (f[0] + f[1] + f[2] + f[3])).abs() + small.abs()
         if not self.measures_stiffness:
             return TrialStep(y + large + small, error)
