@@ -10,6 +10,8 @@ Steps, FinalTime, Task   which frames of a trajectory are given and which are as
 TaskDataset, TrajectoryDataset   what files of others give: pairs, and whole trajectories ``(time, channel, *space)``
 DataWarning      a known defect of a file, and what was done about it
 ShardWriter      stores your own samples
+write_well       a dataset of others as a file in The Well's layout
+to_xarray        a dataset as an xarray.Dataset
 check_file       whether an HDF5 file is in The Well's layout
 
 On the command line: ``python -m neuralop_kit.datasets --help``.
@@ -25,6 +27,8 @@ from neuralop_kit.datasets.readers.contents import DataWarning
 from neuralop_kit.datasets.store import ShardWriter
 from neuralop_kit.datasets.task_dataset import TaskDataset, TrajectoryDataset
 from neuralop_kit.datasets.tasks import FinalTime, Steps, Task
+from neuralop_kit.datasets.well_writer import write_well
+from neuralop_kit.datasets.xarray_export import to_xarray
 
 __all__ = [
     "generate",
@@ -42,5 +46,7 @@ __all__ = [
     "Description",
     "Parameter",
     "ShardWriter",
+    "write_well",
+    "to_xarray",
     "check_file",
 ]

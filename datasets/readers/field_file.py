@@ -42,14 +42,30 @@ class FieldFile:
             part = block[:, :, first : first + variable.num_components]
             self._fill(part, variable, samples, frames)
             first += variable.num_components
+        self._check_finite(block, samples)
+        return block
+
+    def read_variable(self, variable: Variable, samples: range, frames: range) -> Numbers:
+        """A block of one variable, of length one along every axis on which it does not depend."""
+        if variable.initial is None:
+            block = self._values(variable, samples, _shifted(frames, variable.skip))
+        else:
+            shape = (len(samples), len(frames), variable.num_components, *self.contents.shape)
+            block = np.empty(shape, dtype=self.contents.dtype)
+            self._fill(block, variable, samples, frames)
+        self._check_finite(block, samples)
+        return block
+
+    def _check_finite(self, block: Numbers, samples: range) -> None:
         finite = np.isfinite(block)
         if not finite.all():
-            bad = [i for i, good in zip(samples, finite.reshape(len(samples), -1).all(axis=1), strict=True) if not good]
+            rows = finite.reshape(len(block), -1).all(axis=1)
+            # A block of length one holds for all samples.
+            bad = [i for i, good in zip(samples, rows, strict=False) if not good]
             raise NonFiniteError(
                 f"expected finite numbers, got NaN or infinity in samples {bad[:8]} of {self.container.path}; leave "
                 "them out, or fetch the file again"
             )
-        return block
 
     def _fill(self, part: Numbers, variable: Variable, samples: range, frames: range) -> None:
         if variable.initial is None:
