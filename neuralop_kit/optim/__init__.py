@@ -19,7 +19,8 @@ GaussNewton       damped least squares
 SPRING            the same with momentum on the increment
 HIG               half-inverse gradients
 StepControl       how far they go: AdaptiveHalving, Halving, GridSearch, Armijo, LevenbergMarquardt, FixedStep
-Engine            how they get the Jacobian: Automatic, Ghost, BatchedVJP, or its leading part, Randomized
+Engine            how they get the Jacobian: Automatic, Ghost, BatchedVJP, or its leading part, Randomized;
+                  over several processes DataParallel, Sharded
 StepInfo          what became of a step
 
 From loss and gradient at several points, ``step(closure)``:
@@ -50,6 +51,7 @@ from neuralop_kit.optim.gram.control import (
 )
 from neuralop_kit.optim.gram.engines import Automatic, BatchedVJP, Engine, Ghost
 from neuralop_kit.optim.gram.optimizer import GramOptimizer, StepInfo
+from neuralop_kit.optim.gram.parallel import DataParallel, Sharded
 from neuralop_kit.optim.gram.randomized import Randomized
 from neuralop_kit.optim.lion import Lion
 from neuralop_kit.optim.m3 import M3
@@ -96,6 +98,8 @@ __all__ = [
     "Ghost",
     "BatchedVJP",
     "Randomized",
+    "DataParallel",
+    "Sharded",
     "StepInfo",
     "SSBroyden",
     "SSBFGS",

@@ -37,6 +37,18 @@ class Engine(ABC):
             NonFiniteError: the residual is not finite; no Jacobian is formed.
         """
 
+    def total(self, r: Tensor) -> Tensor:
+        """The loss ``0.5 |r|^2``, from the scaled residuals that this process sees."""
+        return 0.5 * r.square().sum()
+
+    def norm(self, direction: Tensor) -> Tensor:
+        """The length of a step in all parameters, from the part of it that this process has."""
+        return direction.norm()
+
+    def agreed(self, direction: Tensor) -> Tensor:
+        """The step that all processes take."""
+        return direction
+
 
 class BatchedVJP(Engine):
     """Any residual function: one backward pass for each row, or for each parameter where these are fewer, in batches.

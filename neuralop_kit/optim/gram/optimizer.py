@@ -138,6 +138,11 @@ class LinearProblem:
         rows = [(p, group) for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         if not rows:
             raise ArgumentError("expected parameters with requires_grad, got none; unfreeze some of them")
+        if any(hasattr(p, "to_local") for p, _ in rows):
+            raise ArgumentError(
+                "expected plain tensors as parameters, got a DTensor; shard the model by hand and use Sharded, "
+                "or keep it whole on every rank and use DataParallel"
+            )
         self.parameters = [p for p, _ in rows]
         self.rates, self.decays = (_per_weight(rows, name) for name in ("lr", "weight_decay"))
         self.num_trials = 0
@@ -162,8 +167,9 @@ class LinearProblem:
             self.increment = previous + self.system.solve(self.r - self.jacobian.times(previous), filter_)
         step, limit = self.rates * self.increment, self.optimizer.max_norm
         if limit is not None:
-            step = step * (limit / step.norm().clamp_min(limit))
-        return step.neg_() - self.rates * self.decays * self.start if self.decays.any() else step.neg_()
+            step = step * (limit / self.optimizer.engine.norm(step).clamp_min(limit))
+        step = step.neg_() - self.rates * self.decays * self.start if self.decays.any() else step.neg_()
+        return self.optimizer.engine.agreed(step)
 
     def trial(self, direction: Tensor, size: float) -> float:
         """The loss after ``size`` times the direction; infinite where the residual is not finite."""
@@ -171,7 +177,7 @@ class LinearProblem:
         self._place(self.start + size * direction)
         with torch.enable_grad():
             r = joined(residual_blocks(self.function(), self.optimizer.weights))
-        loss = 0.5 * r.square().sum().item()
+        loss = self.optimizer.engine.total(r).item()
         return loss if loss < float("inf") else float("inf")
 
     def predicted(self, direction: Tensor, size: float) -> float:
