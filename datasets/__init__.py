@@ -10,6 +10,7 @@ Steps, FinalTime, Task   which frames of a trajectory are given and which are as
 TaskDataset, TrajectoryDataset   what files of others give: pairs, and whole trajectories ``(time, channel, *space)``
 DataWarning      a known defect of a file, and what was done about it
 ShardWriter      stores your own samples
+estimate_statistics   means and deviations of a dataset that brings none along
 write_well       a dataset of others as a file in The Well's layout
 to_xarray        a dataset as an xarray.Dataset
 check_file       whether an HDF5 file is in The Well's layout
@@ -25,6 +26,7 @@ from neuralop_kit.datasets.opening import open_dataset
 from neuralop_kit.datasets.problems import PROBLEMS, Problem, Samples
 from neuralop_kit.datasets.readers.contents import DataWarning
 from neuralop_kit.datasets.store import ShardWriter
+from neuralop_kit.datasets.survey import estimate_statistics
 from neuralop_kit.datasets.task_dataset import TaskDataset, TrajectoryDataset
 from neuralop_kit.datasets.tasks import FinalTime, Steps, Task
 from neuralop_kit.datasets.well_writer import write_well
@@ -46,6 +48,7 @@ __all__ = [
     "Description",
     "Parameter",
     "ShardWriter",
+    "estimate_statistics",
     "write_well",
     "to_xarray",
     "check_file",

@@ -5,15 +5,18 @@ import os
 import sys
 from pathlib import Path
 
+from neuralop_kit.datasets.cards import draw_card
 from neuralop_kit.datasets.check import check_file
-from neuralop_kit.datasets.describe import describe, list_problems
+from neuralop_kit.datasets.describe import any_split, describe, list_problems
 from neuralop_kit.datasets.description import DTYPES
 from neuralop_kit.datasets.generate import generate
 from neuralop_kit.datasets.manifest import Manifest
 from neuralop_kit.datasets.opening import open_dataset
 from neuralop_kit.datasets.plan import DEFAULT_SPLITS
 from neuralop_kit.datasets.problems import PROBLEMS
-from neuralop_kit.solvers.errors import NeuralopKitError
+from neuralop_kit.datasets.task_dataset import TaskDataset
+from neuralop_kit.datasets.well_writer import write_well
+from neuralop_kit.solvers.errors import ArgumentError, MissingExtraError, NeuralopKitError
 
 SUCCESS, FAULTS_FOUND, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -54,7 +57,24 @@ def _list(_: argparse.Namespace) -> int:
 
 
 def _describe(options: argparse.Namespace) -> int:
-    sys.stdout.write(describe(options.path) + "\n")
+    sys.stdout.write(describe(options.path, axes=options.axes) + "\n")
+    path = Path(options.path)
+    try:
+        pictures = [] if options.no_pictures else draw_card(
+            any_split(path, axes=options.axes), options.pictures, name=f"{path.stem}-card"
+        )  # fmt: skip
+    except MissingExtraError as error:
+        sys.stderr.write(f"no pictures: {error}\n")
+        return SUCCESS
+    sys.stdout.write("".join(f"picture      {picture}\n" for picture in pictures))
+    return SUCCESS
+
+
+def _convert(options: argparse.Namespace) -> int:
+    data = open_dataset(options.path, options.split, axes=options.axes)
+    if not isinstance(data, TaskDataset):
+        raise ArgumentError(f"expected a file of others, got {options.path}, which is in The Well's layout already")
+    sys.stdout.write(f"{write_well(data, options.out)}: {data.contents.layout} in The Well's layout\n")
     return SUCCESS
 
 
@@ -71,7 +91,7 @@ def _check(options: argparse.Namespace) -> int:
     return FAULTS_FOUND if faults else SUCCESS
 
 
-COMMANDS = {"generate": _generate, "list": _list, "describe": _describe, "check": _check}
+COMMANDS = {"generate": _generate, "list": _list, "describe": _describe, "convert": _convert, "check": _check}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,8 +110,18 @@ def _parser() -> argparse.ArgumentParser:
     shares = " ".join(f"{name}={share}" for name, share in DEFAULT_SPLITS.items())
     make.add_argument("--splits", type=_share, nargs="+", metavar="NAME=SIZE", help=f"relative sizes, default {shares}")
     commands.add_parser("list", help="the problems that can be generated")
-    for name, text in (("describe", "what a dataset or a file holds"), ("check", "checksums, and The Well's layout")):
-        commands.add_parser(name, help=text).add_argument("path", help="a dataset folder or an HDF5 file")
+    about = commands.add_parser("describe", help="what a dataset or a file holds, in words and pictures")
+    about.add_argument("path", help="a dataset folder, or a file of any known layout")
+    about.add_argument("--pictures", metavar="FOLDER", default=".", help="for a contact sheet and a film, default here")
+    about.add_argument("--no-pictures", action="store_true", help="words only")
+    change = commands.add_parser("convert", help="a file of any known layout to The Well's layout")
+    change.add_argument("path", help="the file")
+    change.add_argument("out", help="the new HDF5 file")
+    change.add_argument("--split", help="a split that the authors of the layout published; default all samples")
+    for command in (about, change):
+        command.add_argument("--axes", help="of a .npy file, one letter each: n sample, t time, c channel, x y z space")
+    check = commands.add_parser("check", help="checksums, and The Well's layout")
+    check.add_argument("path", help="a dataset folder or an HDF5 file")
     return parser
 
 

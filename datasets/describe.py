@@ -1,33 +1,43 @@
-"""A few lines about a dataset or a shard, for people."""
+"""A few lines about a dataset or a file, for people."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from neuralop_kit.datasets.description import Description
-from neuralop_kit.datasets.manifest import Manifest
+import numpy as np
+
+from neuralop_kit.datasets.description import Description, Parameter
+from neuralop_kit.datasets.field_dataset import FieldDataset
+from neuralop_kit.datasets.manifest import MANIFEST, Manifest
+from neuralop_kit.datasets.opening import open_dataset
 from neuralop_kit.datasets.problems import PROBLEMS
 from neuralop_kit.datasets.shard import Shard
 from neuralop_kit.datasets.statistics import FieldStatistics
+from neuralop_kit.datasets.survey import survey
+from neuralop_kit.datasets.task_dataset import TaskDataset
 
 
-def describe(path: str | Path) -> str:
-    """What a dataset folder or one of its files holds: equation, parameters, grid, splits, statistics.
+def describe(path: str | Path, *, axes: str | None = None) -> str:
+    """What a dataset folder or a file holds: equation, parameters, grid, splits, statistics, known defects.
+
+    Args:
+        path: of ours or of others, whatever :func:`open_dataset` takes.
+        axes: of a ``.npy`` file.
 
     Raises:
-        DataError: it is unfinished, damaged, unsafe, or not of our layout.
+        DataError: it is unfinished, damaged, unsafe, or not of a known layout.
     """
     path = Path(path)
-    if path.is_dir():
-        manifest = Manifest.load(path)
-        counts = [
-            f"{name} {manifest.num_samples(name)} in {len(manifest.splits[name])} files" for name in manifest.splits
-        ]
-        size = sum(entry.size for entries in manifest.splits.values() for entry in entries)
-        head = [f"splits       {', '.join(counts)}; {size / 1e6:.1f} MB", f"seed         {manifest.generation['seed']}"]
-        return "\n".join([*_about(manifest.description), *head, *_table(manifest.description, manifest.statistics)])
-    shard = Shard(path)
-    head = [f"samples      {shard.num_samples}; {path.stat().st_size / 1e6:.1f} MB"]
-    return "\n".join([*_about(shard.description), *head, *_table(shard.description, shard.statistics)])
+    if (path / MANIFEST).exists():
+        return _of_folder(Manifest.load(path))
+    data = any_split(path, axes=axes)
+    return _of_files(data) if isinstance(data, TaskDataset) else _of_shard(path)
+
+
+def any_split(path: Path, *, axes: str | None = None) -> FieldDataset:
+    """A dataset to look at: of a folder, the first split that is there."""
+    if (path / MANIFEST).exists():
+        return open_dataset(path, next(iter(Manifest.load(path).splits)))
+    return open_dataset(path, axes=axes)
 
 
 def list_problems() -> str:
@@ -36,14 +46,53 @@ def list_problems() -> str:
     return "\n".join(f"{name:{width}}  {problem.equation}" for name, problem in PROBLEMS.items())
 
 
+def _of_folder(manifest: Manifest) -> str:
+    counts = [f"{name} {manifest.num_samples(name)} in {len(manifest.splits[name])} files" for name in manifest.splits]
+    size = sum(entry.size for entries in manifest.splits.values() for entry in entries)
+    head = [f"splits       {', '.join(counts)}; {size / 1e6:.1f} MB", f"seed         {manifest.generation['seed']}"]
+    return "\n".join([*_about(manifest.description), *head, *_table(manifest.description, manifest.statistics)])
+
+
+def _of_shard(path: Path) -> str:
+    shard = Shard(path)
+    head = [f"samples      {shard.num_samples}; {path.stat().st_size / 1e6:.1f} MB"]
+    return "\n".join([*_about(shard.description), *head, *_table(shard.description, shard.statistics)])
+
+
+def _of_files(data: TaskDataset) -> str:
+    contents = data.contents
+    lines = [contents.name, f"layout       {contents.layout}"]
+    lines += [f"equation     {contents.equation}"] if contents.equation else []
+    lines += [f"domain       {contents.domain}", f"grid         {contents.shape}, {contents.dtype}"]
+    count = sum(map(len, data.samples))
+    size = sum(file.container.path.stat().st_size for file in data.files)
+    lines.append(f"samples      {count} in {len(data.files)} files; {size / 1e6:.1f} MB")
+    if contents.times is not None:
+        first, last = contents.times.ravel()[0], contents.times.ravel()[-1]
+        lines.append(f"time         {contents.num_frames} frames from {first:g} to {last:g}")
+    lines += _parameters(contents.parameters)
+    for name, values in contents.sample_parameters.items():
+        lines.append(f"parameter    {name} from {np.min(values):g} to {np.max(values):g}, one per sample")
+    statistics = survey(data)
+    width = max(map(len, statistics))
+    for variable in contents.variables:
+        for name in variable.channels(contents.domain.num_dims):
+            lines.append(f"{variable.role:12} {name:{width}} [{variable.unit}]{_numbers(statistics[name])}")
+    lines += [f"assumed      {text}" for text in contents.assumptions]
+    lines += [f"defect       {text}" for text in contents.defects]
+    return "\n".join(lines)
+
+
 def _about(description: Description) -> list[str]:
     lines = [f"{description.name}", f"equation     {description.equation}"]
     if description.source:
         lines.append(f"source       {description.source}")
     lines += [f"domain       {description.domain}", f"grid         {description.shape}, {description.dtype}"]
-    for name, parameter in description.parameters.items():
-        lines.append(f"parameter    {name} = {parameter.value:g} [{parameter.unit}], {parameter.meaning}")
-    return lines
+    return lines + _parameters(description.parameters)
+
+
+def _parameters(parameters: Mapping[str, Parameter]) -> list[str]:
+    return [f"parameter    {name} = {p.value:g} [{p.unit}], {p.meaning}" for name, p in parameters.items()]
 
 
 def _table(description: Description, statistics: Mapping[str, FieldStatistics]) -> list[str]:
@@ -51,9 +100,10 @@ def _table(description: Description, statistics: Mapping[str, FieldStatistics]) 
     lines = []
     for name in description.field_names:
         role = "input" if name in description.input_names else "target"
-        line = f"{role:12} {name:{width}} [{description.units[name]}]"
-        if name in statistics:
-            part = statistics[name]
-            line += f"  mean {part.mean:.6g}, std {part.std:.6g}, from {part.minimum:.6g} to {part.maximum:.6g}"
-        lines.append(line)
+        numbers = _numbers(statistics[name]) if name in statistics else ""
+        lines.append(f"{role:12} {name:{width}} [{description.units[name]}]{numbers}")
     return lines
+
+
+def _numbers(part: FieldStatistics) -> str:
+    return f"  mean {part.mean:.6g}, std {part.std:.6g}, from {part.minimum:.6g} to {part.maximum:.6g}"

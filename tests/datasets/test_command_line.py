@@ -19,7 +19,8 @@ def run(capsys, *arguments) -> tuple[int, str, str]:
     return code, captured.out, captured.err
 
 
-def test_generate_describe_check(capsys, tmp_path):
+def test_generate_describe_check(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # pictures go there
     folder = tmp_path / "darcy"
     options = ["--samples", 12, "--resolution", 16, "--workers", 1, "--splits", "train=3", "test=1", "--seed", 2]
     code, out, err = run(capsys, "generate", "darcy", *options, "--out", folder)
