@@ -17,12 +17,14 @@ FixedStep        steps of one length
 PerSample        every sample has its own step size, the default
 Joint            one step size for the batch
 Direct           gradients by backpropagation through the steps, the default
+Replay           the same gradients from the accepted states alone, for long solves; with a stride checkpointed
 """
 
 from neuralop_kit.solvers.ode.adjoint import Direct
 from neuralop_kit.solvers.ode.control import Joint, PerSample
 from neuralop_kit.solvers.ode.controllers import FixedStep, IController, PIController, PIDController
 from neuralop_kit.solvers.ode.explicit import RK4, Bosh3, Dopri5, Dopri8, Euler, Heun, Tsit5
+from neuralop_kit.solvers.ode.replay import Replay
 from neuralop_kit.solvers.ode.solution import Solution, Statistics
 from neuralop_kit.solvers.ode.solve import odeint
 
@@ -44,4 +46,5 @@ __all__ = [
     "PerSample",
     "Joint",
     "Direct",
+    "Replay",
 ]

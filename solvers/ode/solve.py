@@ -11,10 +11,12 @@ from neuralop_kit.solvers.errors import ArgumentError, ShapeError
 from neuralop_kit.solvers.ode.adjoint import Adjoint, Direct
 from neuralop_kit.solvers.ode.control import CONTROLS, StepControl
 from neuralop_kit.solvers.ode.controllers import FixedStep, Floats, PIController, StepController
+from neuralop_kit.solvers.ode.host import read
 from neuralop_kit.solvers.ode.march import Problem
 from neuralop_kit.solvers.ode.method import Field, Method
 from neuralop_kit.solvers.ode.methods import METHODS
 from neuralop_kit.solvers.ode.solution import Solution
+from neuralop_kit.solvers.ode.time_gradient import solve_with_times
 from neuralop_kit.solvers.ode.trial import Stepper, Tolerance
 
 Named = TypeVar("Named")
@@ -89,7 +91,11 @@ def odeint(
     stepper = Stepper(method, field, control, rtol, atol)
     times = times_of_rows(t, control, y0)
     problem = Problem(stepper, times, t, controller, first_step, max_steps, min_step)
-    solution = (Direct() if adjoint is None else adjoint).solve(problem, y0, dense=dense)
+    adjoint = Direct() if adjoint is None else adjoint
+    if t.requires_grad:
+        solution = solve_with_times(problem, y0, adjoint, dense=dense)
+    else:
+        solution = adjoint.solve(problem, y0, dense=dense)
     if raise_on_failure:
         solution.stats.raise_if_failed()
     return solution
@@ -132,7 +138,7 @@ def times_of_rows(t: Tensor, control: StepControl, y0: Tensor) -> Floats:
             f"expected times of shape (num_times,) or, in per-sample control, (num_times, {len(y0)}), "
             f"got {tuple(t.shape)}; give all samples the same times, or one column each"
         )
-    times = t.detach().cpu().double().numpy()
+    times = read(t)
     if times.ndim == 1:
         times = np.repeat(times[:, None], rows, axis=1)
     steps = np.diff(times, axis=0)
