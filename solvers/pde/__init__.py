@@ -19,6 +19,9 @@ Problems in time; ``.step(u)``, ``.rollout(u, num_steps)``, ``.initial_condition
 DiffusionSorption          a contaminant seeps into soil; stiff, implicit
 FreundlichSorption         what the soil holds; the ends are WallValues, or GhostValues as in PDEBench
 TimeStepper                base class of all problems in time
+ShallowWaterSphere         vorticity, divergence and geopotential on a rotating sphere; needs torch-harmonics
+steady_zonal_flow, unstable_jet   its test cases of Williamson and of Galewsky
+SphereGrid                 spherical harmonics for spectral solvers
 
 Conservation laws, with shocks; finite volumes:
 CompressibleEuler          ideal gas; CompressibleNavierStokes, with viscosity
@@ -62,9 +65,12 @@ from neuralop_kit.solvers.pde.nine_point import BlockFactors, SparseFactors
 from neuralop_kit.solvers.pde.reaction_diffusion import GrayScott, ReactionDiffusion
 from neuralop_kit.solvers.pde.riemann import HLL, HLLC, Rusanov
 from neuralop_kit.solvers.pde.shallow_water import RadialDamBreak, ShallowWater
+from neuralop_kit.solvers.pde.shallow_water_sphere import ShallowWaterSphere
 from neuralop_kit.solvers.pde.shock_burgers import ShockBurgers
 from neuralop_kit.solvers.pde.sorption import FreundlichSorption, GhostValues, WallValues
 from neuralop_kit.solvers.pde.spectral import SpectralStepper
+from neuralop_kit.solvers.pde.sphere_grid import SphereGrid
+from neuralop_kit.solvers.pde.sphere_states import steady_zonal_flow, unstable_jet
 from neuralop_kit.solvers.pde.spline_nodal import SplineNodal
 from neuralop_kit.solvers.pde.stepper import TimeStepper
 from neuralop_kit.solvers.pde.synthetic_coefficients import MultiscaleTrigonometric, RandomCheckerboard
@@ -98,6 +104,10 @@ __all__ = [
     "WallValues",
     "GhostValues",
     "TimeStepper",
+    "ShallowWaterSphere",
+    "steady_zonal_flow",
+    "unstable_jet",
+    "SphereGrid",
     "CompressibleEuler",
     "CompressibleNavierStokes",
     "ShallowWater",
