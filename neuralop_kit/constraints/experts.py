@@ -149,6 +149,7 @@ class MixtureOfExperts(nn.Module):
             terms=terms,
             offset=offset,
             data=data,
+            walls=walls,
         )
 
     def _rows(self, rows: WallRows, members: Tensor) -> LinearRows:

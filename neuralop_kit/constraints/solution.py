@@ -8,6 +8,7 @@ from math import comb, prod
 import torch
 from torch import Tensor
 
+from neuralop_kit.constraints.conditions import WallRows
 from neuralop_kit.constraints.equation import Equation
 from neuralop_kit.constraints.interface import Interface
 from neuralop_kit.constraints.partition import Assignment, Interfaces
@@ -43,6 +44,7 @@ class ExpertSolution:
         terms: of the basis, ``(batch, num_terms, num_basis, *space)``.
         offset: ``(batch, 1, *space)``, or None.
         data: coordinates and coefficients of the equation, each ``(batch or 1, *space)``.
+        walls: rows of the conditions.
     """
 
     coefficients: Tensor
@@ -54,6 +56,7 @@ class ExpertSolution:
     terms: Tensor
     offset: Tensor | None
     data: Sequence[Tensor]
+    walls: Sequence[WallRows]
 
     def field(self) -> Tensor:
         """The joined field, ``(batch, 1, *space)``."""
@@ -75,6 +78,12 @@ class ExpertSolution:
         """The equation's residual at all points, ``(batch, num_equations, *space)``: what a loss is made of."""
         value = self.equation(*self.term_values().unbind(1), *self.data)
         return torch.stack(value, dim=1) if isinstance(value, tuple) else value.unsqueeze(1)
+
+    def wall_residuals(self) -> list[Tensor]:
+        """By how much every condition is missed, without its weight, ``(batch, *wall)``: the rest of a loss."""
+        u = self._joined(self.basis, (0,) * (self.basis.ndim - 2)).unsqueeze(1)
+        domain = self.assignment.domain
+        return [rows.condition.trace(u, domain).squeeze(1) - rows.target for rows in self.walls]
 
     def _term(self, number: int, name: str) -> Tensor:
         """One term of the joined field, ``(batch, *space)``, without the offset."""

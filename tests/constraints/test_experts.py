@@ -51,6 +51,17 @@ class TestOneExpert:
         assert (u - expected).abs().max() < 1e-10
         assert info.jump.eq(0).all()
 
+    def test_reports_what_the_conditions_miss(self):
+        given, offset = arguments(), 0.1 * functions(1)
+        solution = layer(partition=Partition(DOMAIN, (1, 1))).solve(functions(), offset=offset, **given)
+        initial, left, right = solution.wall_residuals()
+        u = solution.field()[:, 0]
+        assert (u[:, 0] - given["targets"]["initial"] - initial).abs().max() < 1e-12
+        assert (u[:, :, 0] - given["targets"]["left"][:, None] - left).abs().max() < 1e-12
+        assert right.shape == (2, 13)
+        # The wall counts as the constraint counts it: rows and equation balance at the minimum.
+        assert 1e-4 < initial.abs().max() < 0.5
+
     def test_with_an_offset_and_a_start(self):
         basis = functions()
         offset, start = 0.1 * functions(1), torch.full((2, 6), 0.1, dtype=torch.float64)
