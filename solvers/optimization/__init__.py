@@ -9,6 +9,7 @@ Reattachment              exact derivatives of a minimiser, to any order, by ord
 ClosedFormAdjoint         the same in reverse mode, with less memory
 GaussNewtonReattachment   inexact ones, to compare with
 NormalEquations, ExactHessian, OrthogonalFactors   how a step is computed
+solve_qp                  convex quadratic programs, all items at once, differentiable; reports a QPInfo
 project_onto_equalities   nearest solution of a few linear equations
 project_onto_budget       nearest point between two bounds with a given weighted sum
 project_onto_simplex      nearest nonnegative point with a given sum
@@ -21,6 +22,7 @@ from neuralop_kit.solvers.optimization.pointwise import LinearRows, PointwisePro
 from neuralop_kit.solvers.optimization.problem import DenseProblem, LeastSquaresProblem
 from neuralop_kit.solvers.optimization.projections_budget import project_onto_budget, project_onto_simplex
 from neuralop_kit.solvers.optimization.projections_linear import project_onto_equalities
+from neuralop_kit.solvers.optimization.quadratic_program import QPInfo, solve_qp
 from neuralop_kit.solvers.optimization.steps import ExactHessian, NormalEquations, OrthogonalFactors
 
 __all__ = [
@@ -36,6 +38,8 @@ __all__ = [
     "NormalEquations",
     "ExactHessian",
     "OrthogonalFactors",
+    "solve_qp",
+    "QPInfo",
     "project_onto_equalities",
     "project_onto_budget",
     "project_onto_simplex",
