@@ -59,8 +59,6 @@ class TestOneExpert:
         assert (u[:, 0] - given["targets"]["initial"] - initial).abs().max() < 1e-12
         assert (u[:, :, 0] - given["targets"]["left"][:, None] - left).abs().max() < 1e-12
         assert right.shape == (2, 13)
-        # The wall counts as the constraint counts it: rows and equation balance at the minimum.
-        assert 1e-4 < initial.abs().max() < 0.5
 
     def test_with_an_offset_and_a_start(self):
         basis = functions()
