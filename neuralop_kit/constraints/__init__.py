@@ -20,6 +20,8 @@ ConservationConstraint   the integral of every channel
 LinearConstraint         any linear functionals: moments, modes
 SimplexConstraint        bounds and an integral: positivity and mass
 FluxForm                 a time step that moves what is conserved from cell to cell and loses none
+QPConstraint             linear equations and inequalities: monotone, convex, bounded slopes
+CvxpyConstraint          whatever convex programming can express, through cvxpylayers, and checked
 DivergenceFree           the incompressible part of a velocity
 BoundaryLifting          values on walls
 """
@@ -28,6 +30,7 @@ from neuralop_kit.constraints.choice import ExpertChoice
 from neuralop_kit.constraints.collocation import AllPoints, EqualPoints, ProportionalPoints
 from neuralop_kit.constraints.conditions import AtStart, AtStop
 from neuralop_kit.constraints.conservation import ConservationConstraint
+from neuralop_kit.constraints.convex import CvxpyConstraint
 from neuralop_kit.constraints.derivatives import FiniteDifference, SpectralDerivative
 from neuralop_kit.constraints.divergence import DivergenceFree
 from neuralop_kit.constraints.equation import Equation
@@ -40,6 +43,7 @@ from neuralop_kit.constraints.lifting import BoundaryLifting
 from neuralop_kit.constraints.linear import LinearConstraint
 from neuralop_kit.constraints.partition import Partition, RandomAssignment
 from neuralop_kit.constraints.policies import Damp, Fallback, Mask, Raise
+from neuralop_kit.constraints.quadratic import QPConstraint
 from neuralop_kit.constraints.shared_faces import with_next_face
 from neuralop_kit.constraints.simplex import SimplexConstraint
 
@@ -71,6 +75,8 @@ __all__ = [
     "LinearConstraint",
     "SimplexConstraint",
     "FluxForm",
+    "QPConstraint",
+    "CvxpyConstraint",
     "DivergenceFree",
     "BoundaryLifting",
 ]
