@@ -19,14 +19,15 @@ message_passing     a rule for graph layers called as ``layer(x, edge_index)``
 """
 
 from neuralop_kit.convert.arrival import CoarseGridWarning
+from neuralop_kit.convert.checking import ConversionError
 from neuralop_kit.convert.convergence import ConvergenceReport, convergence_report
+from neuralop_kit.convert.converter import Record
 from neuralop_kit.convert.grid import Line, Size
 from neuralop_kit.convert.kernels import Cubic, Dilated, Hat, Kernel, Spectral
-from neuralop_kit.convert.operator import ConversionError, Operator, to_operator
+from neuralop_kit.convert.operator import Operator, to_operator
 from neuralop_kit.convert.registry import Call, Conversion, Edge, Refusal, adopt, register_rule
 from neuralop_kit.convert.report import Report
 from neuralop_kit.convert.rules.messages import message_passing
-from neuralop_kit.convert.tracing import Record
 
 __all__ = [
     "to_operator",

@@ -1,10 +1,9 @@
 """The ends of an operator: from the grid of the input to one that its parts can work on, and back to the user's."""
 
-import math
+import operator
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any
 
 import torch
@@ -42,25 +41,27 @@ class Grid:
             )
         self.domain.check_shape(u.shape[2:])
 
-    def exact_ratios(self, shape: Sequence[int]) -> tuple[Fraction, ...]:
-        """How many times finer than the reference each axis is."""
-        pairs = zip(self.domain.axes, shape, self.resolution, strict=True)
-        return tuple(Fraction(a.placement.num_intervals(n), a.placement.num_intervals(m)) for a, n, m in pairs)
+    def intervals(self, shape: Sequence[int]) -> list[tuple[int, int]]:
+        """Spacings along each axis, of a grid and of the reference."""
+        sizes = zip(self.domain.axes, map(operator.index, shape), self.resolution, strict=True)
+        return [(axis.placement.num_intervals(n), axis.placement.num_intervals(m)) for axis, n, m in sizes]
 
     def ratios(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The same, rounded up to integers."""
-        return tuple(math.ceil(ratio) for ratio in self.exact_ratios(shape))
+        """How many times finer than the reference each axis is, rounded up."""
+        return tuple(-(-mine // theirs) for mine, theirs in self.intervals(shape))
 
     def arrive(self, u: Tensor, ratios: Sequence[int]) -> Tensor:
         """The input on the refinement by ``ratios``."""
-        axes = self.domain.axes
-        shape = tuple(a.placement.refine(m, r) for a, m, r in zip(axes, self.resolution, ratios, strict=True))
-        if any(ratio < 1 for ratio in self.exact_ratios(u.shape[2:])) and not torch.compiler.is_compiling():
+        sizes = zip(self.domain.axes, self.resolution, ratios, strict=True)
+        shape = tuple(axis.placement.refine(m, ratio) for axis, m, ratio in sizes)
+        coarse = any(mine < theirs for mine, theirs in self.intervals(u.shape[2:]))
+        if coarse and not torch.compiler.is_compiling():
             warnings.warn(
                 f"the input of {tuple(u.shape[2:])} points is coarser than the reference of {self.resolution}; "
                 "it is interpolated to the reference and back",
-                CoarseGridWarning, stacklevel=3,
-            )  # fmt: skip
+                CoarseGridWarning,
+                stacklevel=3,
+            )
         return self.resample(u, shape)
 
     def leave(self, value: Any, layout: Any, shape: Sequence[int], ratios: Sequence[int]) -> Any:
@@ -74,7 +75,7 @@ class Grid:
         return self._leave(value, layout, shape, ratios)
 
     def _leave(self, v: Tensor, layout: Layout, shape: Sequence[int], ratios: Sequence[int]) -> Tensor:
-        exact = self.exact_ratios(shape)
+        intervals = self.intervals(shape)
         for d, dim in enumerate(layout):
             lines = lines_of(dim)
             if not lines:
@@ -83,7 +84,7 @@ class Grid:
             if all(line.held for line in lines):
                 v = refine_dim(v, d, free, ratios)
             sizes = sizes_at(free, ratios)
-            wanted = [_size(atom, n, exact) for atom, n in zip(free, sizes, strict=True)]
+            wanted = [_size(atom, n, intervals) for atom, n in zip(free, sizes, strict=True)]
             if wanted != sizes:
                 parts = v.unflatten(d, sizes)
                 for offset, (atom, n) in enumerate(zip(free, wanted, strict=True)):
@@ -97,13 +98,13 @@ def _released(atom: Any) -> Any:
     return replace(atom, held=False) if isinstance(atom, Line) else atom
 
 
-def _size(atom: Any, current: int, exact: Sequence[Fraction]) -> int:
+def _size(atom: Any, current: int, intervals: Sequence[tuple[int, int]]) -> int:
     """Points wanted: as fine as the input, where there is such a grid."""
-
     if not isinstance(atom, Line) or atom.num_points < atom.nodes.min_points:
         return current
-    intervals = atom.nodes.num_intervals(atom.num_points) * exact[atom.axis]
-    return atom.nodes.num_points(int(intervals)) if intervals.denominator == 1 and intervals > 0 else current
+    mine, theirs = intervals[atom.axis]
+    wanted, rest = divmod(atom.nodes.num_intervals(atom.num_points) * mine, theirs)
+    return atom.nodes.num_points(wanted) if rest == 0 and wanted > 0 else current
 
 
 def _on_grid(x: Tensor, dim: int, atom: Any, n: int) -> Tensor:

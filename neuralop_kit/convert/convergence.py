@@ -194,7 +194,7 @@ class _Comparison:
     def _fields(self, a: Tensor, b: Tensor) -> float:
         shape, other = tuple(a.shape[2:]), tuple(b.shape[2:])
         if _nested(self.domain, shape, other):
-            b = b[(..., *self.domain.common_nodes(shape, other))]
+            b = b[(slice(None), slice(None), *self.domain.common_nodes(shape, other))]
         else:
             b = self.resample(b, shape)
         weights = self.domain.weights(shape, dtype=a.dtype)

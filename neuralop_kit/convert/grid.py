@@ -137,7 +137,7 @@ def plain_layout(shape: Sequence[int]) -> Layout:
 
 def num_points(dim: Dim) -> int:
     """Size of a dimension at the reference resolution."""
-    return math.prod(atom.num_points for atom in dim)
+    return math.prod([atom.num_points for atom in dim])
 
 
 def shape_of(layout: Layout) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import ClassVar
 
 from torch import Tensor
@@ -27,7 +26,7 @@ class Kernel(ABC):
     order: ClassVar[str]
 
     def smooth(
-        self, x: Tensor, dim: int, line: Line, *, ratio: int, shift: Fraction, before: int, after: int, ends: Extension
+        self, x: Tensor, dim: int, line: Line, *, ratio: int, shift: float, before: int, after: int, ends: Extension
     ) -> Tensor:
         """Smooth along one dimension, and read between the points.
 
@@ -46,7 +45,7 @@ class Kernel(ABC):
         return extended if len(weights) == 1 else convolve_axis(extended, dim, weights)
 
     @abstractmethod
-    def weights(self, ratio: int, shift: Fraction) -> tuple[list[float], int]:
+    def weights(self, ratio: int, shift: float) -> tuple[list[float], int]:
         """Of the points around the one asked for, and the index of the first of them relative to it."""
 
 
@@ -55,16 +54,16 @@ class _Cardinal(Kernel):
 
     support: ClassVar[int]
 
-    def weights(self, ratio: int, shift: Fraction) -> tuple[list[float], int]:
+    def weights(self, ratio: int, shift: float) -> tuple[list[float], int]:
         """``phi((m - shift) / r) / r`` inside of the support."""
         if ratio == 1 and shift == 0:
             return [1.0], 0
         reach = self.support * ratio
         indices = [m for m in range(-reach, reach + 2) if abs(m - shift) < reach]
-        return [float(self.value(abs(m - shift) / ratio) / ratio) for m in indices], indices[0]
+        return [self.value(abs(m - shift) / ratio) / ratio for m in indices], indices[0]
 
     @abstractmethod
-    def value(self, distance: Fraction) -> Fraction:
+    def value(self, distance: float) -> float:
         """``phi`` at a non-negative argument."""
 
 
@@ -72,7 +71,7 @@ class _Cardinal(Kernel):
 class Hat(_Cardinal):
     """Straight lines between the taps; second order.
 
-    >>> Hat().weights(2, Fraction(0))
+    >>> Hat().weights(2, 0.0)
     ([0.25, 0.5, 0.25], -1)
     """
 
@@ -80,9 +79,9 @@ class Hat(_Cardinal):
     order = "2"
     support = 1
 
-    def value(self, distance: Fraction) -> Fraction:
+    def value(self, distance: float) -> float:
         """``1 - t``."""
-        return max(1 - distance, Fraction(0))
+        return max(1 - distance, 0.0)
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Cubic(_Cardinal):
 
     Source: Keys (1981), eq. 15.
 
-    >>> weights, first = Cubic().weights(2, Fraction(0))
+    >>> weights, first = Cubic().weights(2, 0.0)
     >>> sum(weights), first
     (1.0, -3)
     """
@@ -100,11 +99,11 @@ class Cubic(_Cardinal):
     order = "4 (2 at walls)"
     support = 2
 
-    def value(self, distance: Fraction) -> Fraction:
+    def value(self, distance: float) -> float:
         """``3/2 t^3 - 5/2 t^2 + 1`` up to one, ``-1/2 t^3 + 5/2 t^2 - 4 t + 2`` up to two."""
         t = distance
         if t >= 2:
-            return Fraction(0)
+            return 0.0
         return (3 * t**3 - 5 * t**2 + 2) / 2 if t < 1 else (-(t**3) + 5 * t**2 - 8 * t + 4) / 2
 
 
@@ -119,11 +118,11 @@ class Dilated(Kernel):
     name = "dilated"
     order = "exact at common points"
 
-    def weights(self, ratio: int, shift: Fraction) -> tuple[list[float], int]:
+    def weights(self, ratio: int, shift: float) -> tuple[list[float], int]:
         """One, or the cubic through four points."""
         if shift == 0:
             return [1.0], 0
-        t = float(shift)
+        t = shift
         return [
             -t * (t - 1) * (t - 2) / 6,
             (t + 1) * (t - 1) * (t - 2) / 2,
@@ -140,13 +139,13 @@ class Spectral(Kernel):
     order = "spectral"
 
     def smooth(
-        self, x: Tensor, dim: int, line: Line, *, ratio: int, shift: Fraction, before: int, after: int, ends: Extension
+        self, x: Tensor, dim: int, line: Line, *, ratio: int, shift: float, before: int, after: int, ends: Extension
     ) -> Tensor:
         """Cut the spectrum along ``dim`` and move it by ``shift``."""
-        smoothed = low_pass(x, dim, line.num_points // 2, float(shift)) if ratio > 1 or shift else x
+        smoothed = low_pass(x, dim, line.num_points // 2, shift) if ratio > 1 or shift else x
         return extend(smoothed, dim, before, after, ends)
 
-    def weights(self, ratio: int, shift: Fraction) -> tuple[list[float], int]:
+    def weights(self, ratio: int, shift: float) -> tuple[list[float], int]:
         """There are none: the support is the whole axis."""
         raise NotImplementedError
 
@@ -167,15 +166,15 @@ def kernel_of(choice: Kernel | str) -> Kernel:
     return KERNELS[choice]
 
 
-def box_weights(width: int, shift: Fraction) -> tuple[list[float], int]:
+def box_weights(width: int, shift: float) -> tuple[list[float], int]:
     """Average over an interval of ``width`` spacings around a place ``shift`` behind a point.
 
     A point stands for the spacing around it, so that one at the edge of the interval counts half.
 
-    >>> box_weights(2, Fraction(0))
+    >>> box_weights(2, 0.0)
     ([0.25, 0.5, 0.25], -1)
     """
-    low, high, half = shift - Fraction(width, 2), shift + Fraction(width, 2), Fraction(1, 2)
-    inside = [(m, min(m + half, high) - max(m - half, low)) for m in range(-width - 1, width + 3)]
+    low, high = shift - width / 2, shift + width / 2
+    inside = [(m, min(m + 0.5, high) - max(m - 0.5, low)) for m in range(-width - 1, width + 3)]
     kept = [(m, length) for m, length in inside if length > 0]
-    return [float(length / width) for _, length in kept], kept[0][0]
+    return [length / width for _, length in kept], kept[0][0]

@@ -1,6 +1,5 @@
 """to_operator: a trained network, read as a map between functions."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,31 +7,16 @@ import torch
 from torch import Tensor, fx, nn
 
 from neuralop_kit.convert.arrival import Grid, reference_layout
+from neuralop_kit.convert.checking import ConversionError, check_equality
+from neuralop_kit.convert.converter import Converter, Record, Slot, Step
 from neuralop_kit.convert.grid import input_layout
 from neuralop_kit.convert.kernels import Hat, Kernel, kernel_of
 from neuralop_kit.convert.registry import Settings
 from neuralop_kit.convert.report import Report
-from neuralop_kit.convert.tracing import (
-    Converter,
-    Record,
-    Slot,
-    Step,
-    Untraceable,
-    num_required_inputs,
-    skeleton,
-    trace,
-)
-from neuralop_kit.convert.watching import watch
+from neuralop_kit.convert.tracing import Untraceable, num_required_inputs, skeleton, trace
+from neuralop_kit.convert.watching import keep, watch
 from neuralop_kit.solvers.domain import Domain
-from neuralop_kit.solvers.errors import ArgumentError, NeuralopKitError
-
-
-class ConversionError(NeuralopKitError, ValueError):
-    """A network was not converted; :attr:`reasons` lists what stood in the way, as pairs of module path and reason."""
-
-    def __init__(self, message: str, reasons: Sequence[tuple[str, str]]) -> None:
-        super().__init__(message)
-        self.reasons = list(reasons)
+from neuralop_kit.solvers.errors import ArgumentError
 
 
 class Operator(nn.Module):
@@ -175,31 +159,40 @@ def to_operator(
         raise ArgumentError(
             f"expected an example on {tuple(resolution)} points, got {tuple(example.shape)}; resample it"
         )
-    operator, reasons = _convert(net, settings, example, grid)
-    if reasons and (strict or not operator.report().kept):
+    operator, reasons = _convert(net, settings, example, grid, strict=strict)
+    if reasons and strict:
         listed = "\n".join(f"  {path or '(the network itself)'}: {reason}" for path, reason in reasons)
         raise ConversionError(
             f"expected a network that rules can convert, got {len(reasons)} part(s) that none can:\n{listed}\n"
             "change them, add a rule with register_rule, or take strict=False to keep them at the reference resolution",
             reasons,
         )
-    _check(net, operator, example)
+    check_equality(net, operator, example, is_exact=operator.report().is_exact)
     return operator
 
 
-def _convert(net: nn.Module, settings: Settings, example: Tensor, grid: Grid) -> tuple[Operator, list[tuple[str, str]]]:
-    """Trace, walk through, assemble."""
-    traced = skeleton(net).eval()
-    root = skeleton(net).eval()
+def _convert(
+    net: nn.Module, settings: Settings, example: Tensor, grid: Grid, *, strict: bool
+) -> tuple[Operator, list[tuple[str, str]]]:
+    """Trace, walk through, assemble; where code can not be traced, exchange modules and run it."""
+    root, layout = skeleton(net).eval(), input_layout(settings.domain, example.shape)
+    graph: fx.Graph | None = None
     try:
-        graph, opaque = trace(traced)
+        graph, opaque = trace(skeleton(net).eval())
     except Untraceable:
+        opaque = {}
+    if graph is None or opaque:
         converter, steps, layouts = watch(root, settings, grid, example)
         output: Any = Slot(len(steps))
-    else:
+        done = not converter.refusals
+    if graph is not None and not (opaque and done):
+        root = skeleton(net).eval()
         converter = Converter(root, settings)
-        output, value = converter.run(graph, opaque, example, input_layout(settings.domain, example.shape))
+        output, value = converter.run(graph, opaque, example, layout)
         steps, layouts = converter.steps, reference_layout(value, settings.domain, grid.resolution)
+    elif not done and not strict:
+        root = skeleton(net).eval()
+        converter, steps, layouts = keep(root, converter, settings, grid, example)
     operator = Operator(root, steps, output, layouts, grid)
     operator._records = tuple(converter.records)
     _copy_modes(net, operator)
@@ -230,35 +223,3 @@ def _channels_of(module: nn.Module) -> int | None:
         if isinstance(value, int):
             return value
     return None
-
-
-def _check(net: nn.Module, operator: Operator, example: Tensor) -> None:
-    """The operator is the network at the reference resolution, unless a rule says that it changed it."""
-    # In evaluation, on copies without hooks, so that neither buffers nor the user's hooks notice.
-    plain = skeleton(net).eval()
-    modes = [(module, module.training) for module in operator.modules()]
-    try:
-        operator.eval()
-        with torch.no_grad():
-            expected, actual = plain(example), operator(example)
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    if not operator.report().is_exact:
-        return
-    tolerance = 100 * torch.finfo(example.dtype).eps
-    for a, b in zip(_tensors(actual), _tensors(expected), strict=True):
-        scale = b.abs().max().item() or 1.0
-        error = (a - b).abs().max().item() / scale if a.shape == b.shape else math.inf
-        if not error <= tolerance:
-            raise ConversionError(
-                f"expected the operator to equal the network at {operator.resolution}, got a relative difference of "
-                f"{error:.1e}; is the network deterministic, and are the registered rules right?",
-                [("", f"differs by {error:.1e} at the reference resolution")],
-            )
-
-
-def _tensors(structure: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-    fx.node.map_aggregate(structure, lambda x: found.append(x) if isinstance(x, Tensor) else None)
-    return found

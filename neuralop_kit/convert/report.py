@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from neuralop_kit.convert.tracing import Record
+from neuralop_kit.convert.converter import Record
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Report:
         return [record for record in self.records if record.rule == "kept at the reference"]
 
     def __str__(self) -> str:
-        rows = [("module", "rule", "at reference", "converges")]
+        rows: list[tuple[str, ...]] = [("module", "rule", "at reference", "converges")]
         rows += [
             (r.path, r.rule, "exact" if r.exact else "changed", r.limit if r.convergent else f"no: {r.limit}")
             for r in self.records

@@ -20,10 +20,10 @@ from neuralop_kit.solvers.nodes import NodePlacement
 
 @dataclass(frozen=True)
 class Reading:
-    """Indices on a fine grid: output ``i``, tap ``j`` reads point ``first + shift + step * i + gap * j``."""
+    """Indices on a fine grid: tap ``j`` of output ``i`` reads ``first + shift + step * i + gap * j``."""
 
     first: int
-    shift: Fraction
+    shift: float
     step: int
     gap: int
     count: int
@@ -34,14 +34,20 @@ class Reading:
         return -self.first, last - (num_points - 1)
 
 
-@dataclass(frozen=True)
 class Window:
-    """``taps`` points of ``source``, ``dilation`` reference spacings apart, around every point of ``target``."""
+    """``taps`` points of ``source``, ``dilation`` reference spacings apart, around every point of ``target``.
 
-    source: Line
-    target: Line
-    taps: int = 1
-    dilation: int = 1
+    Fractions are for here; :meth:`read` computes with integers, which compilers understand.
+    """
+
+    def __init__(self, source: Line, target: Line, taps: int = 1, dilation: int = 1) -> None:
+        self.source, self.target, self.taps, self.dilation = source, target, taps, dilation
+        self.stride = int(target.spacing / source.spacing)
+        start = (target.start - source.start) / source.spacing - Fraction(dilation * (taps - 1), 2)
+        # Twice the first index, in which nodes between two points are whole numbers: slope * ratio + constant.
+        constant, own = 2 * source.offset * (self.stride - 1), 2 * source.offset * self.stride
+        self.slope = int(2 * start + own) if target.held else int(2 * start)
+        self.constant = int(-2 * source.offset) if target.held else int(constant)
 
     @classmethod
     def strided(
@@ -54,15 +60,15 @@ class Window:
 
     def read(self, ratio: int) -> Reading:
         """At a ratio of the source."""
-        source, target, out = self.source, self.target, self.target.out_ratio(ratio)
-        fine = source.spacing / ratio
-        centre = (target.first(out) - source.first(ratio)) / fine
-        begin = centre - Fraction(ratio * self.dilation * (self.taps - 1), 2)
-        step = target.spacing / out / fine
+        out = self.target.out_ratio(ratio)
+        twice = self.slope * ratio + self.constant
         return Reading(
-            first=math.floor(begin), shift=begin - math.floor(begin), step=int(step), gap=ratio * self.dilation,
-            count=target.refined(out),
-        )  # fmt: skip
+            first=twice // 2,
+            shift=(twice % 2) / 2,
+            step=self.stride * ratio // out,
+            gap=ratio * self.dilation,
+            count=self.target.refined(out),
+        )
 
 
 def natural_ends(line: Line, kernel: Kernel | None = None) -> Extension:

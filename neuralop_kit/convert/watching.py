@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from neuralop_kit.convert.arrival import Grid, reference_layout
+from neuralop_kit.convert.converter import Converter, Record, Slot, Step
 from neuralop_kit.convert.grid import Layout, input_layout, iterate_lines, plain_layout
 from neuralop_kit.convert.registry import Call, Edge, Refusal, Settings
-from neuralop_kit.convert.tracing import Converter, Record, Slot, Step, is_leaf
+from neuralop_kit.convert.sandwich import Sandwich
+from neuralop_kit.convert.tracing import is_leaf
 
 # Asking for one of these makes Python's control flow depend on values.
 _LOOKS = ("__bool__", "item", "tolist", "__int__", "__float__", "__index__", "__len__", "numpy", "__contains__")
@@ -132,6 +134,29 @@ def watch(root: nn.Module, settings: Settings, grid: Grid, example: Tensor) -> t
     for path, (module, _) in converter.converted.items():
         converter.place(path, module)
     return converter, [Step(root, (Slot(0),), {}, False)], layouts
+
+
+def keep(
+    root: nn.Module, refused: Converter, settings: Settings, grid: Grid, example: Tensor
+) -> tuple[Converter, list[Step], Any]:
+    """The whole network at the reference resolution, because of what was refused."""
+    converter = Converter(root, settings)
+    converter.refusals = refused.refusals
+    layout = input_layout(settings.domain, example.shape)
+    with torch.no_grad():
+        output = root(example)
+    path, reason = refused.refusals[0]
+    limit = f"resampled around it: {reason}"
+    converter.records = [Record(path or "(all of it)", "kept at the reference", True, True, limit)]
+    edges = _plain_edges(output)
+    step = Step(Sandwich(root, [layout]), (Slot(0),), {}, True)
+    return converter, [step], reference_layout(edges, settings.domain, grid.resolution)
+
+
+def _plain_edges(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return Edge(plain_layout(output.shape), output)
+    return type(output)(_plain_edges(item) for item in output) if isinstance(output, tuple | list) else output
 
 
 def _run(

@@ -176,15 +176,14 @@ def encoder_layer(call: Call) -> Conversion:
 def encoder(call: Call) -> Conversion:
     """Its layers one after the other."""
     module: Any = call.target
-    layers, exact = [], True
-    for layer in module.layers:
+    exact = True
+    layers = adopt(module.layers, nn.ModuleList)
+    for name, layer in module.layers._modules.items():
         conversion = encoder_layer(replace(call, target=layer))
         exact = exact and conversion.exact
-        layers.append(conversion.target or layer)
+        layers._modules[name] = conversion.target if isinstance(conversion.target, nn.Module) else layer
     converted = adopt(module, Encoder)
-    converted._modules["layers"] = adopt(module.layers, nn.ModuleList)
-    for name, layer in zip(module.layers._modules, layers, strict=True):
-        converted._modules["layers"]._modules[name] = layer
+    converted._modules["layers"] = layers
     return Conversion(call.field.layout, "transformer", target=converted, limit="order 2", exact=exact)
 
 

@@ -55,7 +55,7 @@ class FieldConv(nn.Module):
 
     def _trained(self, u: Tensor) -> Tensor:
         """As torch does it."""
-        stride = [int(window.target.spacing / window.source.spacing) for window in self.windows]
+        stride = [window.stride for window in self.windows]
         dilation = [window.dilation for window in self.windows]
         if self.mode == "zeros" and all(left == right for left, right in self.pads):
             pads = [left for left, _ in self.pads]
@@ -95,6 +95,8 @@ class FieldConvTranspose(nn.Module):
     pads: tuple[int, ...]
     output_pads: tuple[int, ...]
     strides: tuple[int, ...]
+    slopes: tuple[int, ...]
+    constants: tuple[int, ...]
     groups: int
 
     def forward(self, u: Tensor) -> Tensor:
@@ -118,14 +120,12 @@ class FieldConvTranspose(nn.Module):
         return v if self.bias is None else v + self.bias.reshape(-1, *[1] * num_dims)
 
     def _smooth(self, v: Tensor, dim: int, window: Window, ratio: int, lead: int) -> Tensor:
-        source, target = window.source, window.target
-        fine = target.spacing / ratio
-        reach = target.spacing * Fraction(window.dilation * (window.taps - 1), 2)
-        begin = (target.first(ratio) - source.first(ratio) + reach) / fine + lead
-        first = math.floor(begin)
-        count = target.refined(ratio)
+        target = window.target
+        # Twice the index of the first output in the untrimmed product, as in Window.
+        twice = self.slopes[dim - 2] * ratio + self.constants[dim - 2] + 2 * lead
+        first, count = twice // 2, target.refined(ratio)
         return self.kernel.smooth(
-            v, dim, target, ratio=ratio, shift=begin - first, before=-first, after=first + count - v.shape[dim],
+            v, dim, target, ratio=ratio, shift=(twice % 2) / 2, before=-first, after=first + count - v.shape[dim],
             ends=Extension("zeros"),
         )  # fmt: skip
 
@@ -238,6 +238,10 @@ def transposed_convolution(call: Call) -> Conversion:
     converted = adopt(
         module, FieldConvTranspose, windows=tuple(windows), kernel=kernel,
         pads=tuple(module.padding), output_pads=tuple(module.output_padding), strides=tuple(module.stride),
+        slopes=tuple(
+            int(2 * (w.target.start - w.source.start) / w.target.spacing) + w.dilation * (w.taps - 1) for w in windows
+        ),
+        constants=tuple(int(2 * w.source.offset * (1 - s)) for w, s in zip(windows, module.stride, strict=True)),
     )  # fmt: skip
     overlaps = any(w.dilation * (w.taps - 1) >= s for w, s in zip(windows, module.stride, strict=True))
     limit = limit_of(kernel, [w.source for w in windows], "zeros", padded=overlaps)
@@ -255,6 +259,7 @@ def functional_convolution(call: Call) -> Conversion:
                nn.ZeroPad2d, nn.ZeroPad3d, *functions("pad"))  # fmt: skip
 def padding(call: Call) -> Conversion:
     """Carried out by the convolution that follows."""
+    around: Any
     if isinstance(call.target, nn.Module):
         name = type(call.target).__name__.lower()
         mode = next(m for m in (*MODES, "reflection", "replication", "zero") if name.startswith(m.rstrip("s")[:7]))

@@ -3,18 +3,18 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from neuralop_kit.convert.grid import Dim, Layout, Line, Size, is_free, lines_of, num_points, shape_of
-from neuralop_kit.convert.registry import Call, Conversion, Edge, Refusal, register_rule
+from neuralop_kit.convert.grid import Dim, Layout, Size, is_free, lines_of, num_points
+from neuralop_kit.convert.registry import Call, Conversion, Refusal, plain, register_rule
 from neuralop_kit.convert.rules.names import functions
 from neuralop_kit.convert.sampling import refine_dim
 
 ARITHMETIC = (
     "add", "sub", "mul", "div", "truediv", "floordiv", "mod", "pow", "maximum", "minimum", "where", "addcmul", "lerp",
     "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not", "and_", "or_", "subtract",
-    "multiply", "divide", "true_divide", "fmod", "remainder", "atan2", "hypot", "copysign", "rsub", "matched",
+    "multiply", "divide", "true_divide", "fmod", "remainder", "atan2", "hypot", "copysign", "rsub",
+    "iadd", "isub", "imul", "itruediv",
 )  # fmt: skip
 
 
@@ -140,11 +140,6 @@ def _joined(call: Call, layouts: Sequence[Layout], target: Layout, dim: int, rul
     )
 
 
-def is_constant(edge: Edge) -> bool:
-    """Whether a tensor has no space: a parameter, a table, a vector."""
-    return not any(lines_of(dim) for dim in edge.layout)
-
-
 @register_rule(*functions("linspace", "arange", "zeros", "ones", "full", "zeros_like", "ones_like", "meshgrid", "eye",
                           "tensor", "new_zeros", "new_ones", "rand", "randn"))  # fmt: skip
 def table(call: Call) -> Conversion:
@@ -154,18 +149,4 @@ def table(call: Call) -> Conversion:
         raise Refusal("random numbers at every point have no limit; draw them outside of the network")
     if name.endswith("_like"):
         return Conversion(call.field.layout, "constant")
-    from neuralop_kit.convert.registry import plain
-
-    if isinstance(call.output, torch.Tensor):
-        return Conversion(plain(call.output), "table")
     return Conversion(plain(call.output), "table")
-
-
-def shapes_agree(a: Layout, b: Layout) -> bool:
-    """Equal reference shapes."""
-    return shape_of(a) == shape_of(b)
-
-
-def single_line(dim: Dim) -> Line | None:
-    """A dimension that is one line and nothing else."""
-    return dim[0] if len(dim) == 1 and isinstance(dim[0], Line) else None

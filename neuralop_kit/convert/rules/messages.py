@@ -1,7 +1,6 @@
 """Message passing on the points of a grid: edges are distances in the domain, not pairs of indices."""
 
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -50,7 +49,7 @@ class FieldMessages(nn.Module):
         parts = x.unflatten(self.dim, list(sizes))
         for index, (line, ratio) in enumerate(zip(self.lines, factors, strict=True)):
             parts = self.kernel.smooth(
-                parts, self.dim + index, line, ratio=ratio, shift=Fraction(0), before=0, after=0,
+                parts, self.dim + index, line, ratio=ratio, shift=0.0, before=0, after=0,
                 ends=natural_ends(line, self.kernel),
             )  # fmt: skip
         return parts.flatten(self.dim, self.dim + len(self.lines) - 1)
@@ -84,7 +83,7 @@ def message_passing(call: Call) -> Conversion:
     offsets, examples = _offsets(pairs.cpu().numpy(), lines)
     cls = type("FieldMessages", (FieldMessages, type(call.target)), {})
     kernel = call.settings.kernel
-    converted = adopt(
+    converted: nn.Module = adopt(
         call.target, cls, kernel=kernel, lines=lines, dim=dim, offsets=offsets, examples=examples
     )  # fmt: skip
     walls = "" if all(line.wraps for line in lines) else ", 1 at walls, where neighbours are missing"

@@ -1,7 +1,6 @@
 """Pooling: averages over a box, the largest value in a closed window, and whatever becomes one number."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neuralop_kit.convert.grid import Layout, Line, is_free
+from neuralop_kit.convert.grid import Layout, is_free
 from neuralop_kit.convert.kernels import Kernel, box_weights
 from neuralop_kit.convert.registry import Call, Conversion, Refusal, line_at, register_rule
 from neuralop_kit.convert.rules.names import functions
@@ -39,7 +38,7 @@ class BoxAverage:
         return u
 
     def _along(self, u: Tensor, dim: int, window: Window, ratio: int) -> Tensor:
-        reading = replace(window, taps=1).read(ratio)
+        reading = Window(window.source, window.target).read(ratio)
         weights, lowest = box_weights(window.taps * ratio, reading.shift)
         before, after = reading.overhang(u.shape[dim], 1)
         reach = before - lowest, after + lowest + len(weights) - 1
@@ -211,8 +210,3 @@ def _held(call: Call, lead: int, rule: str) -> Conversion:
     return Conversion(
         tuple(layout), rule, target=Held(call.target, call.field.layout, kernel), limit=f"order {kernel.order}"
     )
-
-
-def whole(line: Line) -> bool:
-    """Whether a line has more than one point."""
-    return line.num_points > 1

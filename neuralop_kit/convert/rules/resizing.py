@@ -1,6 +1,5 @@
 """Upsampling: between the points of a fine grid, interpolation tends to the function itself."""
 
-import math
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -37,14 +36,15 @@ class Interpolated:
 
 def read_between(u: Tensor, dim: int, source: Line, target: Line, ratio: int) -> Tensor:
     """Values at the points of ``target``, through the four nearest ones of ``source``."""
-    n, fine = u.shape[dim], source.spacing / ratio
-    begin = (target.first(ratio) - source.first(ratio)) / fine
-    step = target.spacing / target.out_ratio(ratio) / fine
-    places = [begin + step * i for i in range(target.refined(target.out_ratio(ratio)))]
-    floors = [math.floor(place) for place in places]
-    shifts = [float(place - floor) for place, floor in zip(places, floors, strict=True)]
-    t = torch.tensor(shifts, dtype=u.dtype, device=u.device)
-    first = torch.tensor(floors, device=u.device) - 1
+    n = u.shape[dim]
+    # All of this is known from sizes; in float64, since places are compared with whole numbers.
+    begin = ratio * float((target.start - source.start) / source.spacing)
+    step = float(target.spacing / source.spacing)
+    count = target.refined(target.out_ratio(ratio))
+    places = begin + float(source.offset) * (step - 1) + step * torch.arange(count, dtype=torch.float64)
+    floors = places.floor()
+    t = (places - floors).to(u)
+    first = floors.to(u.device, torch.int64) - 1
     if not source.wraps:
         # Beyond an end and next to it the cubic is that of the last four points.
         inside = first.clamp(0, max(n - 4, 0))

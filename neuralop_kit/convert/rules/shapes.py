@@ -202,6 +202,37 @@ def _match(layout: Layout, tags: list[Tensor]) -> Layout:
     return tuple(result)
 
 
+class Roll:
+    """A shift by the same distance at every resolution, along axes that are circles."""
+
+    takes_ratios = True
+
+    def __init__(self, shifts: Sequence[tuple[int, int, int | None]]) -> None:
+        self.shifts = tuple(shifts)
+
+    def __call__(self, x: Tensor, *args: Any, ratios: Sequence[int], **kwargs: Any) -> Tensor:
+        """Dimension, reference points to shift by, and axis of the domain, for each shift."""
+        steps = [n if axis is None else n * ratios[axis] for _, n, axis in self.shifts]
+        return x.roll(steps, [dim for dim, _, _ in self.shifts])
+
+
+@register_rule(*functions("roll"))
+def roll(call: Call) -> Conversion:
+    """Shifted windows: a shift in points becomes one in the domain."""
+    layout = call.field.layout
+    shifts, dims = (call.argument(i, name) for i, name in enumerate(("shifts", "dims"), start=1))
+    pairs = zip(*((x,) if isinstance(x, int) else tuple(x) for x in (shifts, dims)), strict=True) if dims else ()
+    moves: list[tuple[int, int, int | None]] = []
+    for n, dim in pairs:
+        line = as_line(layout[dim])
+        if is_free(layout[dim]) and (line is None or not line.wraps):
+            raise Refusal("it rolls points over the end of an axis that is no circle")
+        moves.append((dim, n, None if line is None or line.held else line.axis))
+    if not moves:
+        raise Refusal("it rolls flattened points; name the dimensions")
+    return Conversion(layout, "shift", target=Roll(moves))
+
+
 class Shape:
     """Sizes as the network saw them at the reference resolution, except for that of the batch."""
 
@@ -222,7 +253,7 @@ class Shape:
         return sizes
 
 
-@register_rule(*functions("size"), torch.Tensor.shape.__get__)
+@register_rule(*functions("size"))
 def sizes(call: Call) -> Conversion:
     """Shapes as numbers."""
     return Conversion(None, "shape", target=Shape(call.field.layout, "size"))
