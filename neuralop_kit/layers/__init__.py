@@ -13,6 +13,9 @@ Morlet                waves along the radius under a window
 KernelBasis           base class of the three
 MultigridOperator     global linear operator as one learned multigrid cycle; exact walls, any resolution
 FunctionAttention     attention as a ratio of integrals: self, cross, windowed; grids, spheres and points
+GraphKernel           mean over balls of a cloud of points, weighed by a learned kernel
+find_neighbourhoods   which points lie within a radius of which queries
+Neighbourhoods        its answer: pairs of indices
 FunctionNorm          mean zero, variance one over the domain, by quadrature
 CoordinateEmbedding   appends functions of position, without a jump where an axis is periodic
 PointwiseLinear       one matrix at every point
@@ -30,10 +33,12 @@ from neuralop_kit.layers.extended import Extended
 from neuralop_kit.layers.fourier_continuation import FourierContinuation
 from neuralop_kit.layers.function_attention import FunctionAttention
 from neuralop_kit.layers.function_norm import FunctionNorm
+from neuralop_kit.layers.graph_kernel import GraphKernel
 from neuralop_kit.layers.integral_conv import IntegralConv
 from neuralop_kit.layers.interpolation import CosineSeries, Cubic, Interpolation, Linear, SineSeries, Trigonometric
 from neuralop_kit.layers.kernel_bases import KernelBasis, Morlet, PiecewiseLinear, Zernike
 from neuralop_kit.layers.multigrid import MultigridOperator
+from neuralop_kit.layers.neighbourhoods import Neighbourhoods, find_neighbourhoods
 from neuralop_kit.layers.padding import Padding, ReflectionPadding, ZeroPadding
 from neuralop_kit.layers.pointwise import PointwiseLinear
 from neuralop_kit.layers.resample import Resample
@@ -54,6 +59,9 @@ __all__ = [
     "Morlet",
     "MultigridOperator",
     "FunctionAttention",
+    "GraphKernel",
+    "Neighbourhoods",
+    "find_neighbourhoods",
     "FunctionNorm",
     "CoordinateEmbedding",
     "PointwiseLinear",
