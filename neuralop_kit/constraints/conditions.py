@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -66,20 +66,20 @@ class Condition:
             target: a number per item ``(batch,)`` or a field on the end ``(batch, *space without the axis)``.
             offset: ``(batch, 1, *space)``, a part of the field that is not made of basis functions.
         """
-        matrix = self.trace(basis, domain).movedim(1, -1)
+        rows = self.with_target(self.trace(basis, domain).movedim(1, -1), target)
+        return rows if offset is None else replace(rows, target=rows.target - self.trace(offset, domain).squeeze(1))
+
+    def with_target(self, matrix: Tensor, target: Tensor | None) -> WallRows:
+        """Rows from their matrix ``(batch, *wall, num_basis)`` and a target that broadcasts, see :meth:`rows`."""
         wall = tuple(matrix.shape[:-1])
         if target is None:
-            values = torch.full(wall, self.target, dtype=basis.dtype, device=basis.device)
-        elif tuple(target.shape) in ((wall[0],), wall):
-            values = target.reshape(*target.shape, *[1] * (len(wall) - target.ndim)).expand(wall)
-        else:
+            return WallRows(self, matrix, matrix.new_full(wall, self.target))
+        if tuple(target.shape) not in ((wall[0],), wall):
             raise ShapeError(
                 f"expected a target of shape ({wall[0]},) or {wall} for condition {self.name!r}, "
                 f"got {tuple(target.shape)}; leave out channel and axis"
             )
-        if offset is not None:
-            values = values - self.trace(offset, domain).squeeze(1)
-        return WallRows(self, matrix, values)
+        return WallRows(self, matrix, target.reshape(*target.shape, *[1] * (len(wall) - target.ndim)).expand(wall))
 
 
 class AtStart(Condition):

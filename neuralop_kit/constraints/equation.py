@@ -62,10 +62,17 @@ class Equation:
         """The residual of term values, coordinates and coefficients, in this order."""
         return self.residual(*[values[i] for i in self._positions])
 
-    def data(self, like: Tensor, coefficients: Mapping[str, Tensor | float] | None) -> list[Tensor]:
+    def data(
+        self,
+        like: Tensor,
+        coefficients: Mapping[str, Tensor | float] | None,
+        *,
+        coordinates: Tensor | None = None,
+    ) -> list[Tensor]:
         """Coordinates and coefficients at all points of a field ``like``, each ``(batch or 1, *space)``.
 
-        A coefficient is a number, one number per item ``(batch,)``, or a field ``(batch, 1, *space)``.
+        A coefficient is a number, one number per item ``(batch,)``, or a field ``(batch, 1, *space)``. Coordinates,
+        ``(num_dims, *space)``, are by default those of the domain's grid.
         """
         given = dict(coefficients or {})
         if set(given) != set(self.coefficient_names):
@@ -73,9 +80,10 @@ class Equation:
                 f"expected coefficients {list(self.coefficient_names)}, got {sorted(given)}; "
                 "every argument of the residual that is no term and no coordinate needs a value"
             )
-        domain, space = self.terms.domain, like.shape[2:]
-        grid = domain.coordinates(tuple(space), dtype=like.dtype, device=like.device)
-        lines = [grid[self.axes.index(name)].unsqueeze(0) for name in self.coordinate_names]
+        if coordinates is None:
+            domain, space = self.terms.domain, tuple(like.shape[2:])
+            coordinates = domain.coordinates(space, dtype=like.dtype, device=like.device)
+        lines = [coordinates[self.axes.index(name)].unsqueeze(0) for name in self.coordinate_names]
         return lines + [_at_points(name, given[name], like) for name in self.coefficient_names]
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from neuralop_kit.constraints.conditions import Condition, WallRows
 from neuralop_kit.constraints.equation import Equation
+from neuralop_kit.constraints.functions import CoordinateFunction, terms_at, trace_at
 from neuralop_kit.constraints.policies import FailurePolicy, Mask
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
@@ -120,6 +121,40 @@ class LeastSquaresConstraint(nn.Module):
         u = torch.einsum("bn,bn...->b...", w, basis).unsqueeze(1)
         return u if offset is None else u + offset, info
 
+    def solve_functions(
+        self,
+        function: CoordinateFunction,
+        points: Tensor,
+        *,
+        walls: Mapping[str, Tensor] | None = None,
+        coefficients: Mapping[str, Tensor | float] | None = None,
+        targets: Mapping[str, Tensor] | None = None,
+        start: Tensor | None = None,
+    ) -> tuple[Tensor, LeastSquaresInfo]:
+        """Coefficients of functions that can be evaluated anywhere; all derivatives by automatic differentiation.
+
+        Args:
+            function: from coordinates ``(number, num_dims)`` to values ``(batch, number, num_basis)``, such as a
+                network that maps every point by itself.
+            points: of collocation, ``(num_points, num_dims)``.
+            walls: points of every condition, by its name, ``(number, num_dims)``.
+            coefficients: as in :meth:`forward`, with ``num_points`` in the place of ``*space``.
+            targets: of the conditions, by name, ``(batch,)`` or ``(batch, number)``.
+            start: of the coefficients, ``(batch, num_basis)``.
+        """
+        terms = terms_at(self.equation.terms, function, points)
+        like = points.new_empty(len(terms), 1, len(points))
+        data = self.equation.data(like, coefficients, coordinates=points.mT)
+        given, places = self._by_name("targets", targets), self._by_name("walls", walls)
+        rows = []
+        for condition in self.conditions:
+            if condition.name not in places:
+                raise ArgumentError(f"expected points for condition {condition.name!r}, got none; add them to walls")
+            matrix = trace_at(condition, function, places[condition.name])
+            rows.append(condition.with_target(matrix, given.get(condition.name)).flat())
+        linear = LinearRows.join(*rows) if rows else None
+        return self.solve_local(terms, data=data, rows=linear, start=start)
+
     def assemble_terms(self, basis: Tensor) -> Tensor:
         """All terms of all functions: ``(batch, num_basis, *space) -> (batch, num_terms, num_basis, *space)``."""
         return self.equation.terms(basis)
@@ -128,13 +163,7 @@ class LeastSquaresConstraint(nn.Module):
         self, basis: Tensor, *, offset: Tensor | None = None, targets: Mapping[str, Tensor] | None = None
     ) -> list[WallRows]:
         """Rows of all conditions, see :meth:`Condition.rows`."""
-        given = dict(targets or {})
-        unknown = set(given) - {condition.name for condition in self.conditions}
-        if unknown:
-            raise ArgumentError(
-                f"expected targets of the conditions {[c.name for c in self.conditions]}, got {sorted(unknown)}; "
-                "correct the names"
-            )
+        given = self._by_name("targets", targets)
         return [c.rows(basis, self.domain, target=given.get(c.name), offset=offset) for c in self.conditions]
 
     def solve_local(
@@ -192,6 +221,16 @@ class LeastSquaresConstraint(nn.Module):
         """Coefficients of a batch of problems, as solver and policy make them, and the report."""
         minimum = self.solver.minimize(problem, start)
         return self.policy.finish(problem, start, minimum, self.differentiation), minimum.info
+
+    def _by_name(self, kind: str, given: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+        """What was given for conditions; an error for names that no condition has."""
+        unknown = set(given or {}) - {condition.name for condition in self.conditions}
+        if unknown:
+            raise ArgumentError(
+                f"expected {kind} of the conditions {[c.name for c in self.conditions]}, got {sorted(unknown)}; "
+                "correct the names"
+            )
+        return dict(given or {})
 
     def _points(self, total: int, generator: torch.Generator | None, device: torch.device) -> Tensor | None:
         """Numbers of the collocation points, or None for all."""
