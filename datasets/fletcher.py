@@ -16,8 +16,8 @@ def fletcher32(chunks: NDArray[np.uint8]) -> NDArray[np.uint32]:
 
         s1 = sum_j w_j mod 65535,   s2 = sum_j (n - j) w_j mod 65535,   checksum = 65536 s2 + s1
 
-    over the big-endian 16-bit words ``w_0 ... w_{n-1}`` of each string. With the words in rows of 256, ``j = 256 i + k``
-    and ``s2 = sum_i (n - 256 i) row_i - sum_k k column_k``: sums of rows and columns are enough. Words are read as
+    over the big-endian 16-bit words ``w_j`` of each string. With the words in rows of 256, ``j = 256 i + k``,
+    ``s2 = sum_i (n - 256 i) row_i - sum_k k column_k``: sums of rows and columns are enough. Words are read as
     little-endian ones, which is faster: swapping the bytes of a word multiplies it by 256 modulo 65535. HDF5 reduces by
     folding and so may write 65535 for 0; :func:`matches` treats both as equal.
 
