@@ -32,12 +32,15 @@ Minmod, VanLeer, MonotonizedCentral, Central   limiters of slopes
 Rusanov, HLL, HLLC         fluxes between two states
 Outflow, SlipWalls         what lies behind the ends of a box
 
+Initial states that are sums of waves; DocumentedWaves and PublishedWaves are PDEBench's, TruncatedFourier is APEBench's
+
 Periodic problems in time, spectral in space:
 Advection                  transport, exactly
 Burgers                    shocks and diffusion
 KuramotoSivashinsky        chaos in one dimension
 AllenCahn                  two phases that separate
 ReactionDiffusion          FitzHugh-Nagumo; GrayScott likewise
+Fisher                     fronts of growth; PDEBench's 1-D reaction-diffusion
 Wave                       sound and vibration, exactly
 NavierStokes2D             incompressible flow by its vorticity: forced, decaying, Kolmogorov
 SpectralStepper            the engine of them all: a new equation is its symbol and its nonlinear term
@@ -56,7 +59,9 @@ from neuralop_kit.solvers.pde.diffusion_sorption import DiffusionSorption
 from neuralop_kit.solvers.pde.elliptic import FiniteVolumes, arithmetic_mean, harmonic_mean
 from neuralop_kit.solvers.pde.exponential import ETDRK2, ETDRK4
 from neuralop_kit.solvers.pde.finite_volume import FiniteVolumeStepper, Outflow, SlipWalls
+from neuralop_kit.solvers.pde.fisher import Fisher
 from neuralop_kit.solvers.pde.helmholtz import Helmholtz
+from neuralop_kit.solvers.pde.initial_waves import DocumentedWaves, PublishedWaves, TruncatedFourier
 from neuralop_kit.solvers.pde.kuramoto_sivashinsky import KuramotoSivashinsky
 from neuralop_kit.solvers.pde.limiters import Central, Minmod, MonotonizedCentral, VanLeer
 from neuralop_kit.solvers.pde.linear_solvers import LinearSolver, MultigridCG, SparseDirect
@@ -124,12 +129,16 @@ __all__ = [
     "HLLC",
     "Outflow",
     "SlipWalls",
+    "DocumentedWaves",
+    "PublishedWaves",
+    "TruncatedFourier",
     "Advection",
     "Burgers",
     "KuramotoSivashinsky",
     "AllenCahn",
     "ReactionDiffusion",
     "GrayScott",
+    "Fisher",
     "Wave",
     "NavierStokes2D",
     "SpectralStepper",
