@@ -72,7 +72,7 @@ def _describe(options: argparse.Namespace) -> int:
 
 def _convert(options: argparse.Namespace) -> int:
     data = open_dataset(options.path, options.split, axes=options.axes)
-    if not isinstance(data, TaskDataset):
+    if not isinstance(data, TaskDataset) or data.contents.layout == "neuralop_kit":
         raise ArgumentError(f"expected a file of others, got {options.path}, which is in The Well's layout already")
     sys.stdout.write(f"{write_well(data, options.out)}: {data.contents.layout} in The Well's layout\n")
     return SUCCESS

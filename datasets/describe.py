@@ -30,7 +30,8 @@ def describe(path: str | Path, *, axes: str | None = None) -> str:
     if (path / MANIFEST).exists():
         return _of_folder(Manifest.load(path))
     data = any_split(path, axes=axes)
-    return _of_files(data) if isinstance(data, TaskDataset) else _of_shard(path)
+    ours = not isinstance(data, TaskDataset) or data.contents.layout == "neuralop_kit"
+    return _of_shard(path) if ours else _of_files(data)
 
 
 def any_split(path: Path, *, axes: str | None = None) -> FieldDataset:
@@ -88,6 +89,9 @@ def _about(description: Description) -> list[str]:
     if description.source:
         lines.append(f"source       {description.source}")
     lines += [f"domain       {description.domain}", f"grid         {description.shape}, {description.dtype}"]
+    if description.times:
+        first, last = description.times[0], description.times[-1]
+        lines.append(f"time         {description.num_frames} frames from {first:g} to {last:g}")
     return lines + _parameters(description.parameters)
 
 
@@ -99,7 +103,7 @@ def _table(description: Description, statistics: Mapping[str, FieldStatistics]) 
     width = max(map(len, description.field_names))
     lines = []
     for name in description.field_names:
-        role = "input" if name in description.input_names else "target"
+        role = "input" if name in description.input_names else "state" if description.times else "target"
         numbers = _numbers(statistics[name]) if name in statistics else ""
         lines.append(f"{role:12} {name:{width}} [{description.units[name]}]{numbers}")
     return lines

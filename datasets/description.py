@@ -42,6 +42,8 @@ class Description:
         input_names, target_names: one name per channel; each is a field of its own in the file.
         units: unit of each field by name, ``"1"`` where it has none.
         parameters: of the equation, by name.
+        times: of the frames of a trajectory, increasing; the fields are then states, each at all these times, and there
+            are no inputs. Empty for a steady problem.
 
     Raises:
         ArgumentError: a name is used twice or cannot name a field, a unit is missing, or a field is too large.
@@ -58,6 +60,7 @@ class Description:
     source: str = ""
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     dtype: str = "float32"
+    times: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         self.domain.check_shape(self.shape)
@@ -67,8 +70,15 @@ class Description:
             raise ArgumentError(
                 f"expected at most {MAX_FIELD_BYTES} bytes per field, got {self.field_bytes}; use fewer points"
             )
-        if not self.input_names or not self.target_names:
-            raise ArgumentError("expected at least one input and one target name, got none; name every channel")
+        if not self.target_names or bool(self.input_names) == bool(self.times):
+            raise ArgumentError(
+                f"expected inputs and targets, or targets and times, got inputs {self.input_names}, targets "
+                f"{self.target_names} and {len(self.times)} times; name every channel"
+            )
+        if not all(a < b for a, b in zip(self.times, self.times[1:], strict=False)) or not all(
+            map(math.isfinite, self.times)
+        ):
+            raise ArgumentError(f"expected finite, increasing times, got {self.times[:8]}; correct them")
         for name in (*self.field_names, *self.parameters):
             _check_name(name)
         if len(set(self.field_names)) < len(self.field_names):
@@ -84,14 +94,24 @@ class Description:
         return (*self.input_names, *self.target_names)
 
     @property
+    def num_frames(self) -> int:
+        """Times per sample; 1 for a steady problem."""
+        return max(1, len(self.times))
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one field of one sample, ``([time,] *space)``."""
+        return (len(self.times), *self.shape) if self.times else self.shape
+
+    @property
     def field_bytes(self) -> int:
-        """Bytes of one field of one sample."""
+        """Bytes of one field at one time."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes of one sample, all its fields."""
-        return self.field_bytes * len(self.field_names)
+        """Bytes of one sample, all its fields at all times."""
+        return self.field_bytes * len(self.field_names) * self.num_frames
 
     def to_json(self) -> dict[str, Any]:
         """A description of plain numbers and strings."""
@@ -106,6 +126,8 @@ class Description:
             "target_names": list(self.target_names),
             "units": dict(self.units),
             "parameters": {name: vars(parameter) for name, parameter in self.parameters.items()},
+            # Left out for steady problems, whose identity it would change.
+            **({"times": list(self.times)} if self.times else {}),
         }
 
     @classmethod
@@ -126,6 +148,7 @@ class Description:
                     _text(name): Parameter(float(p["value"]), _text(p["unit"]), _text(p["meaning"]))
                     for name, p in content["parameters"].items()
                 },
+                times=tuple(float(time) for time in content.get("times", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError, NeuralopKitError) as error:
             reason = f"{type(error).__name__}: {error}"

@@ -130,7 +130,7 @@ def write_shard(task: ShardTask, on_progress: worker_pool.Progress) -> tuple[Sha
 
 
 def _solve(task: ShardTask, start: int, stop: int) -> Array:
-    """Samples ``start ... stop - 1`` of a shard, ``(batch, field, *space)``, checked and in the dtype of the file."""
+    """Samples ``start ... stop - 1`` of a shard, ``(batch, field, [time,] *space)``, checked, in the file's dtype."""
     description, first = task.plan.description, task.shard.first + start
     drawn = task.problem.sample(task.plan.generators(first, stop - start), description.shape)
     failed = (~drawn.converged).nonzero().flatten().tolist()
@@ -139,8 +139,8 @@ def _solve(task: ShardTask, start: int, stop: int) -> Array:
             f"expected every sample of {description.name!r} to converge, got a failure for samples "
             f"{[first + k for k in failed]} of seed {task.plan.seed}; nothing of this batch was stored"
         )
-    fields = torch.cat([drawn.input, drawn.target], dim=1)
-    expected = (stop - start, len(description.field_names), *description.shape)
+    fields = drawn.target if drawn.input is None else torch.cat([drawn.input, drawn.target], dim=1)
+    expected = (stop - start, len(description.field_names), *description.sample_shape)
     if tuple(fields.shape) != expected:
         raise ShapeError(f"expected samples of shape {expected} from {description.name!r}, got {tuple(fields.shape)}")
     stored: Array = fields.detach().cpu().to(getattr(torch, description.dtype)).numpy()

@@ -6,7 +6,8 @@
 /dimensions           time, one coordinate array per axis; @spatial_dims
 /boundary_conditions  one group per axis, mask at its ends; @bc_type "periodic", "wall" or "open", @boundary
 /scalars              the parameters again
-/t0_fields            one dataset per input and target, (sample, *space), one chunk per sample with a Fletcher checksum
+/t0_fields            one dataset per field, (sample, [time,] *space), one chunk per sample and time with a Fletcher
+                      checksum
 /t1_fields, /t2_fields   empty
 
 Fields of steady problems have no time axis (``time_varying`` is false) and ``/dimensions/time`` holds one zero.
@@ -50,7 +51,7 @@ def shard_image(
 
     Args:
         description: what the fields are.
-        fields: arrays ``(sample, *space)``, one per name of the description, in its dtype.
+        fields: arrays ``(sample, [time,] *space)``, one per name of the description, in its dtype.
         statistics: of these fields.
         generator: how they were made: anything that JSON can hold.
 
@@ -71,7 +72,8 @@ def shard_image(
         file.attrs["description"] = _json(description.to_json())
         file.attrs["generator"] = _json(dict(generator))
         file.attrs["statistics"] = _json({name: part.to_json() for name, part in statistics.items()})
-        write_dimensions(file, description.domain, description.shape, times=np.zeros(1, dtype=np.float32))
+        times = np.array(description.times or (0.0,), dtype=np.float32)
+        write_dimensions(file, description.domain, description.shape, times=times)
         write_boundaries(file, description.domain, description.shape)
         _write_parameters(file, description)
         _write_fields(file, description, fields)
@@ -137,12 +139,18 @@ def _write_fields(file: h5py.File, description: Description, fields: Mapping[str
     for name in description.field_names:
         # No shuffle filter: it only helps a compressor, and without one it only costs time.
         field = file["t0_fields"].create_dataset(
-            name, data=fields[name], chunks=(1, *description.shape), fletcher32=True, track_times=False
+            name, data=fields[name], chunks=chunk_shape(description), fletcher32=True, track_times=False
         )
-        set_varying(field, sample=True)
+        set_varying(field, sample=True, time=bool(description.times))
         field.attrs["dim_varying"] = np.ones(description.domain.num_dims, dtype=bool)
         field.attrs["unit"] = description.units[name]
-        field.attrs["role"] = "input" if name in description.input_names else "target"
+        target = "state" if description.times else "target"
+        field.attrs["role"] = "input" if name in description.input_names else target
+
+
+def chunk_shape(description: Description) -> tuple[int, ...]:
+    """One sample, at one time."""
+    return (1, 1, *description.shape) if description.times else (1, *description.shape)
 
 
 def set_varying(item: h5py.Dataset | h5py.Group, *, sample: bool = False, time: bool = False) -> None:
@@ -164,10 +172,11 @@ def _check_fields(description: Description, fields: Mapping[str, Array]) -> int:
     if set(fields) != set(description.field_names):
         raise ShapeError(f"expected fields {description.field_names}, got {tuple(fields)}; give one array for each")
     num_samples = len(fields[description.field_names[0]])
+    expected = (num_samples, *description.sample_shape)
     for name, values in fields.items():
-        if values.shape != (num_samples, *description.shape) or values.dtype.name != description.dtype:
+        if values.shape != expected or values.dtype.name != description.dtype:
             raise ShapeError(
-                f"expected {description.dtype} values of shape {(num_samples, *description.shape)} for {name!r}, "
+                f"expected {description.dtype} values of shape {expected} for {name!r}, "
                 f"got {values.dtype} {values.shape}; cast or reshape them"
             )
     return num_samples

@@ -12,6 +12,7 @@ from neuralop_kit.datasets.readers.layout import Hints
 from neuralop_kit.datasets.readers.well_statistics import FILE as WELL_STATISTICS
 from neuralop_kit.datasets.readers.well_statistics import channel_statistics
 from neuralop_kit.datasets.statistics import ChannelStatistics
+from neuralop_kit.datasets.store import UNFINISHED
 from neuralop_kit.datasets.task_dataset import TaskDataset
 from neuralop_kit.datasets.tasks import Steps, Task
 from neuralop_kit.solvers.atomic import explained
@@ -62,11 +63,14 @@ def open_dataset(
     (9, torch.Size([2, 8, 6]), torch.Size([1, 8, 6]), torch.Size([5, 1, 8, 6]))
     """
     path = Path(path)
-    ours = (path / MANIFEST).exists() if path.is_dir() else _is_ours(path)
+    # A folder in the making is ours too, although its finished shards look like The Well's.
+    ours = any((path / name).exists() for name in (MANIFEST, UNFINISHED)) if path.is_dir() else _is_ours(path)
     if ours:
-        if task is not None or axes is not None or domain is not None:
-            raise ArgumentError(f"expected path and split only for {path}, a dataset of ours, got more; leave it out")
-        return open_folder(path, split or "train") if path.is_dir() else open_shard(path)
+        if axes is not None or domain is not None:
+            raise ArgumentError(
+                f"expected path, split and task only for {path}, a dataset of ours, got more; leave it out"
+            )
+        return open_folder(path, split or "train", task) if path.is_dir() else open_shard(path, task)
     if path.is_dir():
         folder = _split_folder(path, split or "train")
         files = [read_file(file) for file in sorted(folder.iterdir()) if file.suffix in SUFFIXES]

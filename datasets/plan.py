@@ -21,6 +21,8 @@ ORDER = ("test", "valid", "train")
 # A batch is solved together: enough points to be fast, few enough that a killed process loses seconds.
 BATCH_POINTS = 2**18
 MAX_BATCH = 16
+# Trajectories of a batch are held in memory.
+BATCH_BYTES = 2**26
 # A shard is held in memory once, and is what workers take turns at.
 SHARD_BYTES = 2**26
 MAX_SHARD_SAMPLES = 64
@@ -91,6 +93,8 @@ def make_plan(description: Description, *, samples: int, seed: int, splits: Mapp
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ArgumentError(f"expected a seed from 0 to 2^63 - 1, got {seed}; try 0")
     batch = min(MAX_BATCH, max(1, BATCH_POINTS // math.prod(description.shape)))
+    if description.times:
+        batch = min(batch, max(1, BATCH_BYTES // description.sample_bytes))
     fitting = min(MAX_SHARD_SAMPLES, SHARD_BYTES // description.sample_bytes)
     return Plan(
         description=description,

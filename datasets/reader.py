@@ -1,7 +1,7 @@
 """Datasets for torch's data loaders: lazy, bounded in memory, safe under fork and spawn."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from neuralop_kit.datasets.description import Description
 from neuralop_kit.datasets.field_dataset import FieldDataset
 from neuralop_kit.datasets.manifest import Manifest, ShardEntry
 from neuralop_kit.datasets.shard import Shard
-from neuralop_kit.datasets.statistics import DatasetStatistics
+from neuralop_kit.datasets.statistics import DatasetStatistics, FieldStatistics
+from neuralop_kit.datasets.tasks import Steps, Task
+from neuralop_kit.datasets.trajectory_shard import open_trajectories
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError, DataError
 
@@ -22,23 +24,36 @@ from neuralop_kit.solvers.errors import ArgumentError, DataError
 MAX_OPEN_FILES = 128
 
 
-def open_folder(path: Path, split: str) -> "ShardDataset":
+def open_folder(path: Path, split: str, task: Task | None) -> FieldDataset:
     """Open one split of a generated dataset, the folder that holds ``dataset.json``."""
     manifest = Manifest.load(path)
     if split not in manifest.splits:
         raise ArgumentError(f"expected a split among {list(manifest.splits)} of {path}, got {split!r}; take one")
     for entry in manifest.splits[split]:
         entry.check_size(path)
-    statistics = DatasetStatistics.of(manifest.description, manifest.statistics)
-    return ShardDataset(path, manifest.description, manifest.splits[split], statistics)
+    return _open(path, manifest.description, manifest.splits[split], manifest.statistics, task)
 
 
-def open_shard(path: Path) -> "ShardDataset":
+def open_shard(path: Path, task: Task | None) -> FieldDataset:
     """Open a single shard."""
     shard = Shard(path)
     entry = ShardEntry(path.name, shard.num_samples, size=path.stat().st_size, sha256="")
-    statistics = DatasetStatistics.of(shard.description, shard.statistics)
-    return ShardDataset(path.parent, shard.description, [entry], statistics)
+    return _open(path.parent, shard.description, [entry], shard.statistics, task)
+
+
+def _open(
+    folder: Path,
+    description: Description,
+    entries: Sequence[ShardEntry],
+    statistics: Mapping[str, FieldStatistics],
+    task: Task | None,
+) -> FieldDataset:
+    """Pairs as they are stored, or as the task cuts them out of trajectories."""
+    if description.times:
+        return open_trajectories(folder, description, entries, statistics=statistics, task=task or Steps())
+    if task is not None:
+        raise ArgumentError(f"expected trajectories for {task}, got pairs of {description.name!r}; leave it out")
+    return ShardDataset(folder, description, entries, DatasetStatistics.of(description, statistics))
 
 
 class ShardDataset(FieldDataset):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from neuralop_kit.datasets.description import Description
 from neuralop_kit.datasets.fletcher import CHECKSUM_BYTES, matches
-from neuralop_kit.datasets.layout import FORMAT, FORMAT_VERSION
+from neuralop_kit.datasets.layout import FORMAT, FORMAT_VERSION, chunk_shape
 from neuralop_kit.datasets.safety import attribute, open_safely
 from neuralop_kit.datasets.statistics import Array, FieldStatistics
 from neuralop_kit.solvers.atomic import explained
@@ -49,7 +49,12 @@ class Shard:
             self._offsets = np.stack([self._chunk_offsets(file, name) for name in self.description.field_names])
             self._stamp = _stamp(self.path.stat())
         self._file: FileIO | None = None
-        self._verified = np.zeros(self.num_samples, dtype=bool)
+        self._verified = np.zeros(self.num_functions, dtype=bool)
+
+    @property
+    def num_functions(self) -> int:
+        """Samples, times the frames of each; frame ``k`` of sample ``i`` is function ``i * num_frames + k``."""
+        return self.num_samples * self.description.num_frames
 
     def close(self) -> None:
         """Close the file; the next read opens it again."""
@@ -58,10 +63,10 @@ class Shard:
             self._file = None
 
     def read(self, samples: NDArray[np.intp], rows: NDArray[np.intp], out: list[tuple[int, Array]]) -> None:
-        """Read ``samples`` into ``rows`` of arrays.
+        """Read ``samples``, or frames of trajectories, into ``rows`` of arrays.
 
         Args:
-            samples: indices into this shard.
+            samples: indices into the functions of this shard.
             rows: index of each of them into the first axis of the arrays.
             out: per array, the number of its first field and the array, ``(batch, channel, *space)``, contiguous.
         """
@@ -76,10 +81,10 @@ class Shard:
 
     def verify(self) -> None:
         """Read every sample once, in bounded memory; raises what :meth:`read` raises."""
-        step = max(1, VERIFY_BYTES // self.description.sample_bytes)
         shape = (len(self.description.field_names), *self.description.shape)
-        for start in range(0, self.num_samples, step):
-            samples = np.arange(start, min(start + step, self.num_samples))
+        step = max(1, VERIFY_BYTES // (self.description.field_bytes * shape[0]))
+        for start in range(0, self.num_functions, step):
+            samples = np.arange(start, min(start + step, self.num_functions))
             array = np.empty((len(samples), *shape), dtype=self.description.dtype)
             self.read(samples, np.arange(len(samples)), [(0, array)])
 
@@ -156,10 +161,10 @@ class Shard:
         return {name: FieldStatistics.from_json(content[name]) for name in self.description.field_names}
 
     def _chunk_offsets(self, file: h5py.File, name: str) -> NDArray[np.int64]:
-        """Where the chunk of each sample begins; after this, nothing else in the file is believed."""
+        """Where the chunk of each function begins; after this, nothing else in the file is believed."""
         group = file.get("t0_fields")
         data = group.get(name) if isinstance(group, h5py.Group) else None
-        shape = (self.num_samples, *self.description.shape)
+        shape = (self.num_samples, *self.description.sample_shape)
         if not isinstance(data, h5py.Dataset) or data.shape != shape or data.dtype != np.dtype(self.description.dtype):
             found = f"{data.dtype} {data.shape}" if isinstance(data, h5py.Dataset) else "none"
             raise DataError(
@@ -168,18 +173,20 @@ class Shard:
             )
         creation = data.id.get_create_plist()
         filters = [creation.get_filter(i)[0] for i in range(creation.get_nfilters())]
-        if data.chunks != (1, *self.description.shape) or filters != [h5py.h5z.FILTER_FLETCHER32]:
+        if data.chunks != chunk_shape(self.description) or filters != [h5py.h5z.FILTER_FLETCHER32]:
             raise DataError(
                 f"expected t0_fields/{name} of {self.path} in chunks of one sample with a Fletcher checksum, got "
                 f"chunks {data.chunks} and filters {filters}; the file was rewritten by another tool"
             )
-        offsets = np.full(self.num_samples, -1, dtype=np.int64)
+        offsets = np.full(self.num_functions, -1, dtype=np.int64)
+        frames = self.description.num_frames
         size, end = self.description.field_bytes + CHECKSUM_BYTES, self.path.stat().st_size
 
         def note(chunk: Any) -> None:
             sound = chunk.size == size and chunk.filter_mask == 0 and 0 < chunk.byte_offset <= end - size
-            if sound and 0 <= chunk.chunk_offset[0] < self.num_samples:
-                offsets[chunk.chunk_offset[0]] = chunk.byte_offset
+            frame = chunk.chunk_offset[1] if self.description.times else 0
+            if sound and 0 <= chunk.chunk_offset[0] < self.num_samples and 0 <= frame < frames:
+                offsets[chunk.chunk_offset[0] * frames + frame] = chunk.byte_offset
 
         data.id.chunk_iter(note)
         if (offsets < 0).any():

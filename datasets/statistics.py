@@ -18,10 +18,10 @@ Array = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class FieldStatistics:
-    """Statistics of one field over samples and space.
+    """Statistics of one field over samples, times and space.
 
     Args:
-        samples: how many samples they cover.
+        samples: how many functions they cover: samples, times the frames of each.
         mean, std: over all samples and all of the domain, weighted by its quadrature, so that they do not depend on
             the resolution; ``std`` is that of the population.
         minimum, maximum: over all points.

@@ -90,14 +90,14 @@ class ShardWriter:
         return min(self._journal.num_records, self.num_samples)
 
     def append(self, sample: Array) -> None:
-        """Add one sample ``(field, *space)``, inputs before targets, in the dtype of the description.
+        """Add one sample ``(field, [time,] *space)``, inputs before targets, in the dtype of the description.
 
         Raises:
             ShapeError: wrong shape or dtype.
             NonFiniteError: NaN or infinity.
             DataError: the disk is full or gone.
         """
-        shape = (len(self.description.field_names), *self.description.shape)
+        shape = (len(self.description.field_names), *self.description.sample_shape)
         if sample.shape != shape or sample.dtype.name != self.description.dtype:
             raise ShapeError(
                 f"expected a {self.description.dtype} sample of shape {shape}, got {sample.dtype} {sample.shape}; "
@@ -116,7 +116,8 @@ class ShardWriter:
             )
         fields = self._fields()
         weights = self.description.domain.weights(self.description.shape).double().numpy()
-        statistics = {name: FieldStatistics.of(values, weights) for name, values in fields.items()}
+        frames = (-1, *self.description.shape)
+        statistics = {name: FieldStatistics.of(values.reshape(frames), weights) for name, values in fields.items()}
         image = shard_image(self.description, fields, statistics=statistics, generator=self._generator)
         with explained(DataError, f"to write {self.path}"):
             write_bytes(self.path, image)
@@ -128,7 +129,7 @@ class ShardWriter:
         return ShardEntry(self._file, self.num_samples, len(image), digest), statistics
 
     def _fields(self) -> dict[str, Array]:
-        names, shape = self.description.field_names, self.description.shape
+        names, shape = self.description.field_names, self.description.sample_shape
         samples = np.empty((len(names), self.num_samples, *shape), dtype=self.description.dtype)
         for i in range(self.num_samples):
             record = np.frombuffer(self._journal.read(i), dtype=self.description.dtype)

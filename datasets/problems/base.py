@@ -17,12 +17,12 @@ class Samples:
     """What a problem returns for a batch of seeds.
 
     Args:
-        input: ``(batch, in_channels, *space)``.
-        target: ``(batch, out_channels, *space)``.
+        input: ``(batch, in_channels, *space)``; None where the target is a trajectory.
+        target: ``(batch, out_channels, *space)``, or ``(batch, channels, time, *space)``.
         converged: booleans ``(batch,)``; a sample whose solver did not converge is never stored.
     """
 
-    input: Tensor
+    input: Tensor | None
     target: Tensor
     converged: Tensor
 
@@ -40,6 +40,7 @@ class Problem(ABC):
         input_names, target_names: one name per channel.
         units: unit of each field, ``"1"`` where it has none.
         parameters: numbers of the equation and of the distribution of its inputs.
+        times: of the frames of a trajectory; empty for a steady problem, or from a state to a later one.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Problem(ABC):
     target_names: tuple[str, ...]
     units: Mapping[str, str]
     parameters: Mapping[str, Parameter]
+    times: tuple[float, ...] = ()
 
     @abstractmethod
     def sample(self, generators: Sequence[torch.Generator], shape: Sequence[int]) -> Samples:
@@ -84,6 +86,7 @@ class Problem(ABC):
             target_names=self.target_names,
             units=self.units,
             parameters=self.parameters,
+            times=self.times,
         )
 
 
