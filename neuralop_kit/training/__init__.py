@@ -3,8 +3,10 @@
 Trainer                   the loop: any optimizer, several resolutions, killed and resumed without a trace
 EarlyStopping, Checkpoints, PerStep, PerEpoch, TensorBoardLog     what a trainer may be given
 relative_l2, relative_h1  quadrature-weighted relative errors; RelativeL2, RelativeH1 as objects with residuals
-nrmse, nrmse_per_step, vrmse, crmse, max_error, boundary_rmse, frmse_bands, error_shells, PDEBENCH_BANDS
+rmse, nrmse, nrmse_per_step, vrmse, crmse, max_error, boundary_rmse, frmse_bands, error_shells, PDEBENCH_BANDS
                           the measures of PDEBench, The Well and APEBench, by their own definitions
+pdebench_scores           all of PDEBench's at once, aggregated over samples as there
+window_means, WELL_WINDOWS   a rollout's error over The Well's windows of steps
 rollout, rollout_errors   autoregressive prediction and its error after each step
 Normalized                a model in physical units around one in normalised ones, by ChannelStatistics
 save_model, load_model    a trained operator is one folder
@@ -26,6 +28,7 @@ from neuralop_kit.training.metrics import (
     max_error,
     nrmse,
     nrmse_per_step,
+    rmse,
     vrmse,
 )
 from neuralop_kit.training.normalization import Normalized
@@ -33,6 +36,7 @@ from neuralop_kit.training.progress import EarlyStopping
 from neuralop_kit.training.rollout import rollout, rollout_errors
 from neuralop_kit.training.saved import load_model, save_model
 from neuralop_kit.training.schedules import PerEpoch, PerStep
+from neuralop_kit.training.scores import WELL_WINDOWS, pdebench_scores, window_means
 from neuralop_kit.training.trainer import Trainer
 
 __all__ = [
@@ -46,6 +50,7 @@ __all__ = [
     "relative_h1",
     "RelativeL2",
     "RelativeH1",
+    "rmse",
     "nrmse",
     "nrmse_per_step",
     "vrmse",
@@ -55,6 +60,9 @@ __all__ = [
     "frmse_bands",
     "error_shells",
     "PDEBENCH_BANDS",
+    "pdebench_scores",
+    "window_means",
+    "WELL_WINDOWS",
     "rollout",
     "rollout_errors",
     "Normalized",

@@ -1,5 +1,6 @@
 """The measures of PDEBench, The Well, the FNO paper and APEBench, by their own definitions.
 
+    rmse                    PDEBench: root mean square error, in the unit of the field
     nrmse, nrmse_per_step   PDEBench, APEBench: root mean square error over root mean square of the target
     vrmse                   The Well: the same over the standard deviation of the target
     max_error               PDEBench: largest absolute error
@@ -30,6 +31,18 @@ from neuralop_kit.training.losses import comparable
 PDEBENCH_BANDS: tuple[tuple[int, int | None], ...] = ((0, 4), (4, 12), (12, None))
 
 
+def rmse(
+    prediction: Tensor, target: Tensor, *, domain: Domain | None = None, skip_frames: int = 0, reduction: str = "mean"
+) -> Tensor:
+    """PDEBench's RMSE: ``sqrt(mean_x (p - t)^2)`` per sample, time and channel. Arguments as for :func:`nrmse`.
+
+    >>> rmse(torch.full((2, 1, 8), 3.0), torch.ones(2, 1, 8)).item()
+    2.0
+    """
+    error, _, weights = _fields(prediction, target, domain, skip_frames)
+    return _reduced(_mean(error**2, weights).sqrt(), reduction)
+
+
 def nrmse(
     prediction: Tensor, target: Tensor, *, domain: Domain | None = None, skip_frames: int = 0, reduction: str = "mean"
 ) -> Tensor:
@@ -55,7 +68,7 @@ def nrmse(
 def nrmse_per_step(prediction: Tensor, target: Tensor, *, domain: Domain, skip_frames: int = 0) -> Tensor:
     """:func:`nrmse` at each time of a trajectory ``(batch, time, channel, *space)``: shape ``(time,)``.
 
-    The curve that APEBench reports, there by the median over training seeds.
+    The curve that APEBench reports for one trained model; over training seeds it takes the median.
     """
     values = nrmse(prediction, target, domain=domain, skip_frames=skip_frames, reduction="none")
     if values.ndim != 3:

@@ -1,11 +1,13 @@
 """Autoregressive prediction: a one-step operator applied to its own output, again and again."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
-from neuralop_kit.training.losses import relative_l2
+from neuralop_kit.training.losses import reduced, relative_l2
 
 
 def rollout(model: nn.Module, u0: Tensor, num_steps: int, *, include_start: bool = False) -> Tensor:
@@ -49,14 +51,22 @@ def rollout(model: nn.Module, u0: Tensor, num_steps: int, *, include_start: bool
 
 
 def rollout_errors(
-    model: nn.Module, u0: Tensor, trajectory: Tensor, *, domain: Domain | None = None, reduction: str = "mean"
+    model: nn.Module,
+    u0: Tensor,
+    trajectory: Tensor,
+    *,
+    domain: Domain | None = None,
+    metric: Callable[..., Tensor] = relative_l2,
+    reduction: str = "mean",
 ) -> Tensor:
-    """Relative L2 error after each step of a rollout, without gradients.
+    """The error after each step of a rollout, without gradients.
 
     Args:
         model, u0: as in :func:`rollout`.
         trajectory: true states after ``u0``, ``(batch, time, channel, *space)``; gives the number of steps.
         domain: gives the quadrature weights.
+        metric: ``relative_l2``, or one of the measures of PDEBench and The Well (``nrmse``, ``vrmse``, ...); called as
+            ``metric(prediction, target, domain=..., reduction="none")``; a value per channel is averaged over channels.
         reduction: over samples: ``"mean"`` and ``"sum"`` give ``(time,)``, ``"none"`` gives ``(batch, time)``.
 
     >>> errors = rollout_errors(nn.Identity(), torch.ones(2, 1, 8), torch.full((2, 3, 1, 8), 2.0))
@@ -66,7 +76,8 @@ def rollout_errors(
     with torch.no_grad():
         predicted = rollout(model, u0, trajectory.shape[1])
     pairs = zip(predicted.unbind(dim=1), trajectory.unbind(dim=1), strict=True)
-    return torch.stack([relative_l2(p, t, domain=domain, reduction=reduction) for p, t in pairs], dim=-1)
+    each = [metric(p, t, domain=domain, reduction="none").reshape(len(u0), -1).mean(dim=1) for p, t in pairs]
+    return reduced(torch.stack(each, dim=-1), reduction)
 
 
 def _check_step(u0: Tensor, state: Tensor) -> None:

@@ -16,10 +16,13 @@ from neuralop_kit.training import (
     max_error,
     nrmse,
     nrmse_per_step,
+    pdebench_scores,
+    rmse,
     vrmse,
+    window_means,
 )
 
-METRICS = (nrmse, vrmse, crmse, max_error, boundary_rmse, frmse_bands)
+METRICS = (rmse, nrmse, vrmse, crmse, max_error, boundary_rmse, frmse_bands)
 BOX = {1: Domain.periodic((2.0,)), 2: Domain.periodic((2.0, 0.5)), 3: Domain.periodic((2.0, 0.5, 1.0))}
 SHAPES = {1: (40,), 2: (28, 34), 3: (26, 27, 28)}
 
@@ -103,8 +106,40 @@ class TestPDEBench:
         assert honest == pytest.approx(0.3, rel=1e-12)
         assert honest / flattered == pytest.approx(factor, rel=1e-12)
 
+    @pytest.mark.parametrize("dims", [1, 2, 3])
+    def test_a_row_of_its_table(self, dims):
+        p, t = trajectories(dims, batch=3, time=2, channels=2)
+        e, box = (p - t).numpy(), BOX[dims]
+        space = tuple(range(3, e.ndim))
+        shells = np.stack([[pdebench_shells(e[:, k, c], box.measure) for c in range(2)] for k in range(2)])
+        edges = [np.take(e, end, axis=axis) for axis in space for end in (0, -1)]
+        squares = sum((edge**2).reshape(3, 2, 2, -1).sum(axis=-1) for edge in edges)
+        squares = squares / sum(edge[0, 0, 0].size for edge in edges)
+        expected = {
+            "RMSE": np.sqrt((e**2).mean(axis=space)).mean(),
+            "nRMSE": (np.sqrt((e**2).mean(axis=space)) / np.sqrt((t.numpy() ** 2).mean(axis=space))).mean(),
+            "cRMSE": np.sqrt((e.sum(axis=space) ** 2).mean(axis=0)).mean() / math.prod(SHAPES[dims]),
+            "max": np.abs(e).max(axis=(0, *space)).mean(),
+            "bRMSE": np.sqrt(squares.sum(axis=2) if dims == 3 else squares).mean(),
+            "fRMSE low": shells[..., :4].mean(),
+            "fRMSE mid": shells[..., 4:12].mean(),
+            "fRMSE high": shells[..., 12:].mean(),
+        }
+        assert pdebench_scores(p, t, domain=box) == pytest.approx(expected, rel=1e-12)
+
+    def test_a_coarse_grid_has_no_high_band(self):
+        with pytest.raises(ShapeError, match="coarser bands"):
+            pdebench_scores(torch.zeros(1, 1, 16), torch.ones(1, 1, 16), domain=BOX[1])
+
 
 class TestTheWell:
+    def test_windows_of_a_rollout(self):
+        errors = torch.rand(5, 40, dtype=torch.float64)
+        expected = torch.stack([errors[:, 6:12].mean(1), errors[:, 13:30].mean(1)], dim=1)
+        assert torch.equal(window_means(errors), expected)
+        with pytest.raises(ShapeError, match="30 steps"):
+            window_means(errors[:, :29])
+
     @pytest.mark.parametrize("shape", [(7,), (8, 9)])
     def test_predicting_the_spatial_mean(self, shape):
         t = torch.randn(5, 2, *shape, dtype=torch.float64) + 3

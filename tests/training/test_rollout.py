@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from neuralop_kit.solvers import Domain
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
-from neuralop_kit.training import rollout, rollout_errors
+from neuralop_kit.training import nrmse, nrmse_per_step, rollout, rollout_errors, vrmse
 
 
 class Fibonacci(nn.Module):
@@ -52,6 +52,17 @@ def test_errors_grow_as_they_must():
     errors = rollout_errors(Scaled(1.1), u0, truth, domain=Domain.periodic((1.0,)))
     torch.testing.assert_close(errors, 1.1 ** torch.arange(1, 6, dtype=torch.float64) - 1, rtol=1e-12, atol=0)
     assert rollout_errors(Scaled(1.1), u0, truth, reduction="none").shape == (4, 5)
+
+
+def test_errors_in_another_measure():
+    u0 = torch.randn(4, 2, 16, dtype=torch.float64)
+    truth = u0[:, None].expand(4, 3, 2, 16)
+    domain = Domain.periodic((1.0,))
+    predicted = rollout(Scaled(1.1), u0, 3).detach()
+    errors = rollout_errors(Scaled(1.1), u0, truth, domain=domain, metric=vrmse, reduction="none")
+    torch.testing.assert_close(errors, vrmse(predicted, truth, domain=domain, reduction="none").mean(dim=2))
+    errors = rollout_errors(Scaled(1.1), u0, truth, domain=domain, metric=nrmse)
+    torch.testing.assert_close(errors, nrmse_per_step(predicted, truth, domain=domain))
 
 
 @pytest.mark.parametrize("model", [nn.Conv1d(2, 3, 1), nn.Upsample(scale_factor=2)])
