@@ -94,6 +94,16 @@ class Converter:
             self.steps.append(step)
         raise RuntimeError("a traced graph has an output")
 
+    def run_alone(self, example: Tensor, layout: Layout) -> tuple[Any, Any]:
+        """The same for a network that is one module with a rule."""
+        edge = Edge(layout, example)
+        output = self._value(self.root, (edge,), {})
+        conversion = self._conversion("", self.root, (edge,), {}, output, None)
+        chosen = self.root if conversion.target is None else conversion.target
+        self.root = chosen if isinstance(chosen, nn.Module) else self.root
+        self.steps = [Step(chosen, (Slot(0),), {}, getattr(chosen, "takes_ratios", False))]
+        return Slot(1), _edges(conversion.layout, output)
+
     def _note_last_uses(self, last_use: dict[fx.Node, fx.Node], slots: dict[fx.Node, Slot], structure: Any) -> None:
         """Let each step drop the values that no later one asks for."""
         kept = {slot.index for slot in _slots_in(structure)}
@@ -263,7 +273,9 @@ def _edges(layout: Any, output: Any) -> Any:
         return tuple(Derived(n) for n in output)
     if isinstance(output, tuple | list):
         parts = layout if layout is not None else [None] * len(output)
-        return tuple(_edges(part, item) for part, item in zip(parts, output, strict=True))
+        pairs = [_edges(part, item) for part, item in zip(parts, output, strict=True)]
+        # Results of torch have names, such as values and indices.
+        return type(output)(pairs) if hasattr(output, "n_fields") else tuple(pairs)
     return Derived(output) if isinstance(output, int) and not isinstance(output, bool) else output
 
 

@@ -13,7 +13,7 @@ from neuralop_kit.convert.grid import input_layout
 from neuralop_kit.convert.kernels import Hat, Kernel, kernel_of
 from neuralop_kit.convert.registry import Settings
 from neuralop_kit.convert.report import Report
-from neuralop_kit.convert.tracing import Untraceable, num_required_inputs, skeleton, trace
+from neuralop_kit.convert.tracing import Untraceable, is_leaf, num_required_inputs, skeleton, trace
 from neuralop_kit.convert.watching import keep, watch
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError
@@ -176,6 +176,11 @@ def _convert(
 ) -> tuple[Operator, list[tuple[str, str]]]:
     """Trace, walk through, assemble; where code can not be traced, exchange modules and run it."""
     root, layout = skeleton(net).eval(), input_layout(settings.domain, example.shape)
+    if is_leaf(net):
+        converter = Converter(root, settings)
+        output, value = converter.run_alone(example, layout)
+        layouts = reference_layout(value, settings.domain, grid.resolution)
+        return _assembled(net, converter, converter.steps, output, layouts, grid)
     graph: fx.Graph | None = None
     try:
         graph, opaque = trace(skeleton(net).eval())
@@ -193,7 +198,13 @@ def _convert(
     elif not done and not strict:
         root = skeleton(net).eval()
         converter, steps, layouts = keep(root, converter, settings, grid, example)
-    operator = Operator(root, steps, output, layouts, grid)
+    return _assembled(net, converter, steps, output, layouts, grid)
+
+
+def _assembled(
+    net: nn.Module, converter: Converter, steps: list[Step], output: Any, layouts: Any, grid: Grid
+) -> tuple[Operator, list[tuple[str, str]]]:
+    operator = Operator(converter.root, steps, output, layouts, grid)
     operator._records = tuple(converter.records)
     _copy_modes(net, operator)
     return operator, converter.refusals

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from neuralop_kit.convert.grid import Layout, Line, free_dims, plain_layout, shape_of
+from neuralop_kit.convert.grid import Layout, Line, as_line, free_dims, plain_layout, shape_of
 from neuralop_kit.convert.kernels import Kernel
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import RegistryError
@@ -199,8 +199,6 @@ def plain(output: Any) -> Any:
 
 def line_at(edge: Edge, dim: int) -> Line:
     """The line along a dimension; a :class:`Refusal` where it is not one line."""
-    from neuralop_kit.convert.grid import as_line
-
     line = as_line(edge.layout[dim])
     if line is None:
         raise Refusal(

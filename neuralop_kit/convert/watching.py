@@ -52,11 +52,14 @@ class Watcher(TorchFunctionMode):
 
     def module(self, path: str, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """One call of a module with a rule."""
+        # What is put in its place must not inherit the watching.
+        watched = module.__dict__.pop("forward")
         self.inside += 1
-        output = type(module).forward(module, *args, **kwargs)
+        output = module.forward(*args, **kwargs)
         self.inside -= 1
         self.calls.append(path)
         self._follow(path, module, args, kwargs, output)
+        module.__dict__["forward"] = watched
         return output
 
     def remember(self, output: Any, layout: Any) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from neuralop_kit.convert.grid import Line, is_free, lines_of
 from neuralop_kit.convert.kernels import Kernel
 from neuralop_kit.convert.registry import Call, Conversion, Edge, Refusal, adopt
+from neuralop_kit.convert.rules.shapes import with_sizes
 from neuralop_kit.convert.sampling import natural_ends
 from neuralop_kit.layers.constants import constant
 
@@ -94,8 +95,6 @@ def _output(call: Call, dim: int) -> Any:
     field: Edge = call.field
     if not isinstance(call.output, Tensor) or call.output.ndim != len(field.layout):
         raise Refusal("it does not return values at the points alone")
-    from neuralop_kit.convert.rules.shapes import with_sizes
-
     return with_sizes(field.layout, call.output.shape)
 
 

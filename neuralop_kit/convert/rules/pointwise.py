@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from neuralop_kit.convert.grid import Layout, Line, as_line, is_free
 from neuralop_kit.convert.registry import Call, Conversion, Refusal, register_rule
 from neuralop_kit.convert.rules.names import functions
+from neuralop_kit.convert.rules.shapes import with_sizes
 from neuralop_kit.layers.interpolation import Trigonometric
 
 ACTIVATIONS = (
@@ -96,7 +97,5 @@ def channel_function(call: Call) -> Conversion:
     if dim is None or is_free(layout[dim]):
         raise Refusal("it acts along the points of the grid; use softmax followed by a matrix product")
     if isinstance(call.target, nn.GLU):
-        from neuralop_kit.convert.rules.shapes import with_sizes
-
         return Conversion(with_sizes(layout, call.output.shape), "gate")
     return Conversion(layout, "softmax over channels")

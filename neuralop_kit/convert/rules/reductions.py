@@ -7,7 +7,9 @@ from torch import Tensor
 
 from neuralop_kit.convert.grid import Dim, Layout, Size, is_free, lines_of, sizes_at
 from neuralop_kit.convert.registry import Call, Conversion, Refusal, register_rule
+from neuralop_kit.convert.rules.joins import arithmetic
 from neuralop_kit.convert.rules.names import functions
+from neuralop_kit.convert.rules.shapes import with_sizes
 from neuralop_kit.convert.sampling import measure_of
 
 
@@ -126,14 +128,15 @@ def other_reduction(call: Call) -> Conversion:
     """Over channels only."""
     edges = call.edges
     if len(edges) > 1:
-        from neuralop_kit.convert.rules.joins import arithmetic
-
         return arithmetic(call)
     name = call.target.__name__
     dims, keepdim = reduced_dims(call, position=2 if name in ("norm", "topk") else 1)
     if any(lines_of(call.field.layout[d]) for d in dims):
         raise Refusal(f"{name} over points is no integral that a rule knows; use mean, sum or amax")
     layout = without(call.field.layout, dims, keepdim=keepdim)
+    if name in ("cumsum", "sort", "topk"):
+        first = call.output if isinstance(call.output, Tensor) else call.output[0]
+        layout = with_sizes(call.field.layout, first.shape)
     if isinstance(call.output, Tensor):
-        return Conversion(layout, "reduction over channels")
-    return Conversion(tuple(layout for _ in call.output), "reduction over channels")
+        return Conversion(layout, "function of the channels")
+    return Conversion(tuple(layout for _ in call.output), "function of the channels")

@@ -20,7 +20,7 @@ from neuralop_kit.convert.grid import (
     sizes_at,
 )
 from neuralop_kit.convert.kernels import Kernel
-from neuralop_kit.convert.registry import Call, Conversion, Derived, Refusal, register_rule
+from neuralop_kit.convert.registry import Call, Conversion, Derived, Edge, Refusal, register_rule
 from neuralop_kit.convert.rules.names import functions
 from neuralop_kit.convert.sampling import reference_of
 
@@ -154,8 +154,6 @@ def take(call: Call) -> Conversion:
 
 
 def _layout_of(item: Any) -> Any:
-    from neuralop_kit.convert.registry import Edge
-
     if isinstance(item, Edge):
         return item.layout
     return tuple(_layout_of(i) for i in item) if isinstance(item, tuple | list) else None
@@ -175,8 +173,6 @@ def _traced_layout(call: Call) -> Any:
 
 
 def _without_edges(value: Any) -> Any:
-    from neuralop_kit.convert.registry import Edge
-
     if isinstance(value, tuple | list):
         return type(value)(_without_edges(v) for v in value)
     return value.value if isinstance(value, Edge) else value
@@ -262,7 +258,9 @@ def sizes(call: Call) -> Conversion:
 @register_rule(getattr)
 def attribute(call: Call) -> Conversion:
     """``x.shape``, and properties that do not depend on points."""
-    name = call.args[1]
+    container, name = call.args[:2]
+    if isinstance(container, tuple):
+        return Conversion(_layout_of(getattr(container, name)), "item")
     if name == "shape":
         return Conversion(None, "shape", target=Shape(call.field.layout, "shape"))
     if name in ("device", "dtype", "ndim"):
