@@ -113,7 +113,7 @@ class RNODE(IntegralRegularizer):
         probe = torch.randn(u0.shape, generator=generator, device=device, dtype=u0.dtype).to(u0.device)
 
         def both(t: Tensor, u: Tensor) -> Tensor:
-            slope, pull = torch.func.vjp(lambda v: field(t, v), u)
+            slope, pull, *_ = torch.func.vjp(lambda v: field(t, v), u)
             energy = slope.square().flatten(1).mean(dim=1)
             return self.kinetic * energy + self.jacobian * pull(probe)[0].square().flatten(1).mean(dim=1)
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from neuralop_kit.solvers.errors import ShapeError
+from neuralop_kit.solvers.ode.clock import Counts
 from neuralop_kit.solvers.ode.control import StepControl
-from neuralop_kit.solvers.ode.controllers import FixedStep, Flags, Floats
+from neuralop_kit.solvers.ode.controllers import FixedStep, Flags
 from neuralop_kit.solvers.ode.host import read, send, send_flags, send_indices
 from neuralop_kit.solvers.ode.solution import Solution, Statistics
 from neuralop_kit.solvers.sde.brownian import BrownianPath, BrownianPoint, increment_between
@@ -95,7 +96,7 @@ class Journal:
         error, stiffness = (torch.where(accepted, x, 0.0) for x in estimates)
         return error, stiffness, send(np.where(taken, h, 0.0), y), send(np.where(taken, start, 0.0), y), accepted
 
-    def trajectory(self, visits: Floats) -> Tensor:
+    def trajectory(self, visits: Counts) -> Tensor:
         """States at the times visited, ``(num_times, batch, ...)``, NaN where a row did not come; one gather."""
         y = self.start
         visits = np.broadcast_to(visits, (len(visits), len(y)))
@@ -152,7 +153,7 @@ def noise_between(control: StepControl, left: BrownianPoint, right: BrownianPoin
     return Noise(increment.value.to(y.dtype), increment.area.to(y.dtype))
 
 
-def conclude(itinerary: Itinerary, journal: Journal, y: Tensor, ts: Tensor, evaluations: Floats) -> Solution:
+def conclude(itinerary: Itinerary, journal: Journal, y: Tensor, ts: Tensor, evaluations: Counts) -> Solution:
     """Put together what was recorded."""
     counts = (itinerary.num_accepted, itinerary.num_rejected, evaluations, itinerary.status)
     batch = len(y)
