@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from neuralop_kit import Domain
 from neuralop_kit.layers import FunctionNorm, SpectralConv
+from neuralop_kit.models import FNO
 from neuralop_kit.optim import Automatic, BatchedVJP, GaussNewton, Ghost, Sven
 from neuralop_kit.optim.gram import pieces as pieces_module
 from neuralop_kit.optim.gram.jacobian import FactoredJacobian
@@ -147,7 +148,15 @@ def mixed():
     return model, lambda: model(x)
 
 
-CASES = [pinn, joined_pinn, system, tokens, convolutions, line_convolution_with_derivative, spectral, mixed]
+def operator():
+    """An FNO, whose pointwise layers get a second field by keyword."""
+    domain = Domain.periodic((1.0,))
+    model = FNO(1, 1, domain=domain, width=3, num_layers=2, modes=3).double()
+    x = torch.randn(4, 1, 8, **DOUBLE)
+    return model, lambda: model(x)[:, 0].square().mean(dim=1)
+
+
+CASES = [pinn, joined_pinn, system, tokens, convolutions, line_convolution_with_derivative, spectral, mixed, operator]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.__name__)

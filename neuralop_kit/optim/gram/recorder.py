@@ -98,26 +98,32 @@ class Recorder(TorchFunctionMode):
         # A module with a recorded layer inside cannot be run again as a whole.
         if self._is_paused or not own or not self.foreign.issuperset(self.indices[id(p)] for p in own.values()):
             return None
-        if not _is_batched(args, output):
+        batches = {name: value for name, value in kwargs.items() if isinstance(value, Tensor)}
+        others = {name: value for name, value in kwargs.items() if name not in batches}
+        if not _is_batched((*args, *batches.values()), output) or any(_tensors(others)):
             return None
         copies = {name: p.detach().expand(len(output), *p.shape).requires_grad_(True) for name, p in own.items()}
 
-        def one(parameters: dict[str, Tensor], *sample: Tensor) -> Tensor:
-            return functional_call(module, parameters, tuple(x.unsqueeze(0) for x in sample), kwargs).squeeze(0)
+        def one(parameters: dict[str, Tensor], sample: tuple[Tensor, ...], named: dict[str, Tensor]) -> Tensor:
+            inputs = tuple(x.unsqueeze(0) for x in sample)
+            options = {**others, **{name: x.unsqueeze(0) for name, x in named.items()}}
+            return functional_call(module, parameters, inputs, options).squeeze(0)
 
         self._is_paused = True
         try:
-            output = vmap(one)(copies, *args)
+            again = vmap(one)(copies, args, batches)
         except (RuntimeError, TypeError, ValueError):
             # It has no meaning sample by sample, or no rule for it; its parameters stay foreign.
             return None
         finally:
             self._is_paused = False
+        if not isinstance(again, Tensor) or again.shape != output.shape:
+            return None
         for name, copy in copies.items():
             index = self.indices[id(own[name])]
             self.copies.append((index, copy))
             self.foreign.discard(index)
-        return output
+        return again
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[list[Use]]:
@@ -130,7 +136,7 @@ class Recorder(TorchFunctionMode):
 
 
 def _is_batched(args: Any, output: Any) -> bool:
-    """Whether all positional inputs and the output are tensors with one common first axis."""
+    """Whether all inputs and the output are tensors with one common first axis."""
     tensors = [*args, output]
     return bool(args) and all(isinstance(t, Tensor) and t.ndim and len(t) == len(tensors[0]) for t in tensors)
 
