@@ -38,6 +38,7 @@ from neuralop_kit.optim.diagnostics import (
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator
 
 Make = Callable[[Any, float], torch.optim.Optimizer]
 # How to make it, and the largest of its learning rates; the others are 3, 9 and 27 times smaller.
@@ -190,6 +191,9 @@ def draw(path: Path, rows: list[dict[str, Any]], solutions: dict[str, Tensor], *
                 axis.plot(row[column], -place, "o", color=f"C{place % 10}", markerfacecolor=fill)
         axis.set(title=column, yticks=[-i for i in range(len(names))], yticklabels=[], xscale="log")
         axis.set(ylim=axes[0].get_ylim())
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("")
         axis.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -69,12 +69,12 @@ def complex_apart(model: nn.Module) -> list[dict[str, Any]]:
 
 # How to make it, and the largest of its learning rates; the others are powers of 3 smaller.
 OPTIMIZERS: dict[str, tuple[Callable[[nn.Module, float], torch.optim.Optimizer], float]] = {
-    "AdamW": (lambda m, lr: torch.optim.AdamW(m.parameters(), lr=lr, weight_decay=1e-4), 3e-2),
+    "AdamW": (lambda m, lr: torch.optim.AdamW(m.parameters(), lr=lr, weight_decay=1e-4), 1e-1),
     "Lion": (lambda m, lr: Lion(m.parameters(), lr=lr, weight_decay=1e-3), 1e-2),
-    "SOAP": (lambda m, lr: SOAP(complex_apart(m), lr=lr), 3e-2),
-    "Muon": (lambda m, lr: Muon(complex_apart(m), lr=lr), 3e-2),
-    "M3": (lambda m, lr: M3(complex_apart(m), lr=lr), 1e-2),
-    "NVRM(AdamW)": (lambda m, lr: NVRM(torch.optim.AdamW(m.parameters(), lr=lr, weight_decay=1e-4), b=1e-3), 3e-2),
+    "SOAP": (lambda m, lr: SOAP(complex_apart(m), lr=lr), 1e-1),
+    "Muon": (lambda m, lr: Muon(complex_apart(m), lr=lr), 1e-1),
+    "M3": (lambda m, lr: M3(complex_apart(m), lr=lr), 1e-3),
+    "NVRM(AdamW)": (lambda m, lr: NVRM(torch.optim.AdamW(m.parameters(), lr=lr, weight_decay=1e-4), b=1e-3), 1e-1),
     "Sven": (lambda m, lr: Sven(m.parameters(), lr=lr, rtol=1e-3, control=FixedStep()), 1.0),
 }
 
