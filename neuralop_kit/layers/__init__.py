@@ -11,6 +11,7 @@ PiecewiseLinear       hats along the radius, times angular harmonics
 Zernike               orthogonal polynomials on the ball
 Morlet                waves along the radius under a window
 KernelBasis           base class of the three
+DifferentialConv      derivatives in learned directions, of first or second order
 MultigridOperator     global linear operator as one learned multigrid cycle; exact walls, any resolution
 FunctionAttention     attention as a ratio of integrals: self, cross, windowed; grids, spheres and points
 GraphKernel           mean over balls of a cloud of points, weighed by a learned kernel
@@ -29,6 +30,7 @@ Interpolation         base class of these, as Padding is of the three continuati
 
 from neuralop_kit.layers.bounded_spectral_conv import BoundedSpectralConv
 from neuralop_kit.layers.coordinate_embedding import CoordinateEmbedding
+from neuralop_kit.layers.differential_conv import DifferentialConv
 from neuralop_kit.layers.extended import Extended
 from neuralop_kit.layers.fourier_continuation import FourierContinuation
 from neuralop_kit.layers.function_attention import FunctionAttention
@@ -57,6 +59,7 @@ __all__ = [
     "PiecewiseLinear",
     "Zernike",
     "Morlet",
+    "DifferentialConv",
     "MultigridOperator",
     "FunctionAttention",
     "GraphKernel",

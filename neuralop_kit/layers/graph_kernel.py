@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from neuralop_kit.layers.neighbourhoods import Neighbourhoods, find_neighbourhoods
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
 
+_PIECE = 2**13
+
 
 class GraphKernel(nn.Module):
     """Mean of a function over balls, weighed by a learned kernel: from points to points, wherever they are.
@@ -95,13 +97,7 @@ class GraphKernel(nn.Module):
         value = torch.matmul(self.value.weight, u)
         # One row per point; the items of a batch that share a cloud stand side by side.
         value = value.mT.flatten(0, 1)[..., None] if of_clouds else value.permute(2, 1, 0)
-        share = self._cut_off(x, y, pairs) * weights.flatten().to(u.dtype)[pairs.points]
-        scaled = self.offset(y / self.radius)
-        hidden = (self.position(x) + self.offset(x / self.radius))[pairs.queries] - scaled[pairs.points]
-        kernel = self.kernel(self.activation(hidden)) * share[:, None]
-        terms = kernel[..., None] * value[pairs.points]
-        total = terms.new_zeros((len(x), *terms.shape[1:])).index_add(0, pairs.queries, terms)
-        mass = share.new_zeros(len(x)).index_add(0, pairs.queries, share)
+        total, mass = self._sums(x, y, value, weights.flatten().to(u.dtype), pairs)
         mean = total / torch.where(mass > 0, mass, 1.0)[:, None, None]
         return mean[..., 0].unflatten(0, (-1, num_queries)).mT if of_clouds else mean.permute(2, 1, 0)
 
@@ -109,9 +105,21 @@ class GraphKernel(nn.Module):
         """Shown by ``print(model)``."""
         return f"radius={self.radius:g}, num_dims={self.num_dims}"
 
-    def _cut_off(self, x: Tensor, y: Tensor, pairs: Neighbourhoods) -> Tensor:
-        squared = (x[pairs.queries] - y[pairs.points]).square().sum(dim=1) / self.radius**2
-        return (1 - squared).clamp(min=0).square()
+    def _sums(
+        self, x: Tensor, y: Tensor, value: Tensor, weights: Tensor, pairs: Neighbourhoods
+    ) -> tuple[Tensor, Tensor]:
+        """Numerator ``(queries, out_channels, batch)`` and denominator ``(queries,)``."""
+        near, far = self.position(x) + self.offset(x / self.radius), self.offset(y / self.radius)
+        total, mass = value.new_zeros((len(x), *value.shape[1:])), weights.new_zeros(len(x))
+        # In pieces that stay in the cache; whole, the tables of pairs would be read from memory five times.
+        # The sums are new tensors: adding in place is safe, and a copy per piece would cost more than the piece.
+        for i, j in zip(pairs.queries.split(_PIECE), pairs.points.split(_PIECE), strict=True):
+            squared = (x[i] - y[j]).square().sum(dim=1) / self.radius**2
+            share = (1 - squared).clamp(min=0).square() * weights[j]
+            kernel = self.kernel(self.activation(near[i] - far[j])) * share[:, None]
+            total.index_add_(0, i, kernel[..., None] * value[j])
+            mass.index_add_(0, i, share)
+        return total, mass
 
     def _check(
         self, u: Tensor, points: Tensor, queries: Tensor, weights: Tensor | None
