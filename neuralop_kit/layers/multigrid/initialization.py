@@ -18,14 +18,36 @@ class LevelKernels:
     """What is to be filled on one level.
 
     Args:
-        system: ``A``, shape ``(count, in, out, 3, ...)``.
-        smoother: ``B`` of every sweep, shape ``(num_sweeps, out, in, 3, ...)``.
-        spacings: distance of neighbouring points per axis on the level's own grid.
+        system: ``A``, shape ``(count, in, out, *stencil)``.
+        smoother: ``B`` of every sweep, shape ``(num_sweeps, out, in, *stencil)``.
+        laplacian: the stencil of ``-h^2 Laplace``.
+        identity: the stencil of the identity.
+        spacing: ``h``, the mean distance of neighbouring points on the level's own grid.
+        num_dims: of space.
     """
 
     system: Tensor
     smoother: Tensor
-    spacings: tuple[float, ...]
+    laplacian: Tensor
+    identity: Tensor
+    spacing: float
+    num_dims: int
+
+    @classmethod
+    def on_box(cls, system: Tensor, smoother: Tensor, spacings: Sequence[float]) -> "LevelKernels":
+        """Stencils of 3 points per axis, with the 3-, 5- or 7-point Laplacian; ``h`` is the geometric mean."""
+        num_dims = len(spacings)
+        spacing = math.prod(spacings) ** (1 / num_dims)
+        identity = torch.zeros((3,) * num_dims, dtype=torch.float64)
+        centre = (1,) * num_dims
+        identity[centre] = 1.0
+        laplacian = torch.zeros_like(identity)
+        for axis, h in enumerate(spacings):
+            weight = (spacing / h) ** 2
+            laplacian[centre] += 2 * weight
+            for end in (0, 2):
+                laplacian[(*centre[:axis], end, *centre[axis + 1 :])] -= weight
+        return cls(system, smoother, laplacian, identity, spacing, num_dims)
 
 
 class Initialization(ABC):
@@ -100,31 +122,17 @@ class EllipticKernels(Initialization):
         _, num_in, num_out = levels[0].system.shape[:3]
         channels = _channel_map(num_out, num_in, generator).to(levels[0].system)
         for level in levels:
-            stencil = self._stencil(level.spacings).to(level.system)
-            diagonal = stencil.flatten()[stencil.numel() // 2]
-            identity = torch.zeros_like(stencil)
-            identity.view(-1)[stencil.numel() // 2] = 1 / diagonal
-            factors = smoother.relaxations(len(level.smoother), len(level.spacings))
+            identity = level.identity.to(level.system)
+            stencil = self.diffusivity * level.laplacian + self.reaction * level.spacing**2 * level.identity
+            stencil = stencil.to(level.system)
+            diagonal = (identity * stencil).sum()
+            factors = smoother.relaxations(len(level.smoother), level.num_dims)
             level.system.copy_(_outer(channels.mT, stencil).expand_as(level.system))
             for kernel, factor in zip(level.smoother, factors, strict=True):
-                kernel.copy_(_outer(channels, factor * identity))
+                kernel.copy_(_outer(channels, factor / diagonal * identity))
             if self.noise:
                 for kernels, scale in ((level.system, diagonal.item()), (level.smoother, 1 / diagonal.item())):
                     kernels.add_(_noise(kernels, generator), alpha=self.noise * scale)
-
-    def _stencil(self, spacings: tuple[float, ...]) -> Tensor:
-        """``A`` times the squared geometric mean of the spacings."""
-        num_dims = len(spacings)
-        scale = math.prod(spacings) ** (2 / num_dims)
-        stencil = torch.zeros((3,) * num_dims, dtype=torch.float64)
-        centre = (1,) * num_dims
-        stencil[centre] = self.reaction * scale
-        for axis, h in enumerate(spacings):
-            weight = self.diffusivity * scale / h**2
-            stencil[centre] += 2 * weight
-            for end in (0, 2):
-                stencil[(*centre[:axis], end, *centre[axis + 1 :])] -= weight
-        return stencil
 
 
 def _channel_map(num_out: int, num_in: int, generator: torch.Generator | None) -> Tensor:

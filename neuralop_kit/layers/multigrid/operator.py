@@ -145,7 +145,7 @@ class MultigridOperator(nn.Module):
             spacings = tuple(
                 axis.length / (base * 2**level) for axis, base in zip(self.grids.axes, self.grids.coarsest, strict=True)
             )
-            kernels.append(LevelKernels(system, smoother, spacings))
+            kernels.append(LevelKernels.on_box(system, smoother, spacings))
         self.initialization.fill(kernels, self.smoother, generator)
 
     def forward(self, u: Tensor, mask: Tensor | None = None) -> Tensor:
