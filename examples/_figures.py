@@ -79,3 +79,21 @@ def _draw_spectrum(axis: Axes, target: np.ndarray, error: np.ndarray) -> None:
 
 def _relative(values: np.ndarray, target: np.ndarray) -> float:
     return float(np.linalg.norm(values - target) / np.linalg.norm(target))
+
+
+def draw_errors(path: Path, rows: Mapping[str, Mapping[int, float]], *, trained_at: Sequence[int]) -> None:
+    """Error over resolution, one line per model; dotted lines mark the resolutions seen in training."""
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    for name, row in rows.items():
+        axes.loglog(list(row), list(row.values()), marker="o", label=name)
+    for n in trained_at:
+        axes.axvline(n, color="grey", linestyle=":")
+    resolutions = list(next(iter(rows.values())))
+    axes.set(xlabel="points per axis", ylabel="relative L2 error")
+    axes.set_xticks(resolutions, [str(n) for n in resolutions])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

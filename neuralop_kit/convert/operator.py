@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from neuralop_kit.convert.arrival import Grid, reference_layout
 from neuralop_kit.convert.checking import ConversionError, check_equality
@@ -178,30 +178,32 @@ def _convert(
     root, layout = skeleton(net).eval(), input_layout(settings.domain, example.shape)
     if is_leaf(net):
         converter = Converter(root, settings)
-        output, value = converter.run_alone(example, layout)
-        layouts = reference_layout(value, settings.domain, grid.resolution)
-        return _assembled(net, converter, converter.steps, output, layouts, grid)
-    graph: fx.Graph | None = None
+        return _assembled(net, converter, *converter.run_alone(example, layout), grid)
     try:
         graph, opaque = trace(skeleton(net).eval())
     except Untraceable:
-        opaque = {}
-    if graph is None or opaque:
-        converter, steps, layouts = watch(root, settings, grid, example)
-        output: Any = Slot(len(steps))
-        done = not converter.refusals
-    if graph is not None and not (opaque and done):
+        watched = watch(root, settings, grid, example)
+        if watched[0].refusals and not strict:
+            watched = keep(skeleton(net).eval(), watched[0], settings, grid, example)
+        return _finished(net, *watched, grid)
+    if opaque:
+        watched = watch(root, settings, grid, example)
+        if not watched[0].refusals:
+            return _finished(net, *watched, grid)
         root = skeleton(net).eval()
-        converter = Converter(root, settings)
-        output, value = converter.run(graph, opaque, example, layout)
-        steps, layouts = converter.steps, reference_layout(value, settings.domain, grid.resolution)
-    elif not done and not strict:
-        root = skeleton(net).eval()
-        converter, steps, layouts = keep(root, converter, settings, grid, example)
-    return _assembled(net, converter, steps, output, layouts, grid)
+    converter = Converter(root, settings)
+    return _assembled(net, converter, *converter.run(graph, opaque, example, layout), grid)
 
 
 def _assembled(
+    net: nn.Module, converter: Converter, output: Any, value: Any, grid: Grid
+) -> tuple[Operator, list[tuple[str, str]]]:
+    """From the slots and the value of the output."""
+    layouts = reference_layout(value, grid.domain, grid.resolution)
+    return _finished(net, converter, converter.steps, output, layouts, grid)
+
+
+def _finished(
     net: nn.Module, converter: Converter, steps: list[Step], output: Any, layouts: Any, grid: Grid
 ) -> tuple[Operator, list[tuple[str, str]]]:
     operator = Operator(converter.root, steps, output, layouts, grid)

@@ -127,8 +127,8 @@ class _Function(nn.Module):
         return self.function(*args, **kwargs)
 
 
-def watch(root: nn.Module, settings: Settings, grid: Grid, example: Tensor) -> tuple[Converter, list[Step], Any]:
-    """Run, exchange modules; converter with its refusals, the one step of the operator, and layouts of the output."""
+def watch(root: nn.Module, settings: Settings, grid: Grid, example: Tensor) -> tuple[Converter, list[Step], Slot, Any]:
+    """Run, exchange modules; converter with its refusals, the one step of the operator, its output and the layouts."""
     converter = Converter(root, settings)
     watcher, output = _run(converter, root, settings, example, input_layout(settings.domain, example.shape))
     layouts = reference_layout(watcher.edges(output), settings.domain, grid.resolution)
@@ -136,12 +136,12 @@ def watch(root: nn.Module, settings: Settings, grid: Grid, example: Tensor) -> t
         _expect_same_calls(watcher.calls, root, settings, grid, example, converter)
     for path, (module, _) in converter.converted.items():
         converter.place(path, module)
-    return converter, [Step(root, (Slot(0),), {}, False)], layouts
+    return converter, [Step(root, (Slot(0),), {}, False)], Slot(1), layouts
 
 
 def keep(
     root: nn.Module, refused: Converter, settings: Settings, grid: Grid, example: Tensor
-) -> tuple[Converter, list[Step], Any]:
+) -> tuple[Converter, list[Step], Slot, Any]:
     """The whole network at the reference resolution, because of what was refused."""
     converter = Converter(root, settings)
     converter.refusals = refused.refusals
@@ -153,7 +153,7 @@ def keep(
     converter.records = [Record(path or "(all of it)", "kept at the reference", True, True, limit)]
     edges = _plain_edges(output)
     step = Step(Sandwich(root, [layout]), (Slot(0),), {}, True)
-    return converter, [step], reference_layout(edges, settings.domain, grid.resolution)
+    return converter, [step], Slot(1), reference_layout(edges, settings.domain, grid.resolution)
 
 
 def _plain_edges(output: Any) -> Any:

@@ -1,0 +1,202 @@
+"""A network trained at one resolution becomes an operator, learns a little at two, and is asked at others.
+
+    python examples/convert_unet.py --quick
+    python examples/convert_unet.py --problem burgers --kernel cubic
+
+Trains a plain U-Net on Darcy flow, or a small vision transformer on Burgers' equation, and converts it. Shown is the
+error over resolutions of the plain network, of the same between two interpolations (the baseline to beat, also when it
+was trained for as many steps as all others), of the converted network before and after fine-tuning, and of FNO.
+"""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+from _figures import draw_errors
+from _tables import markdown, save_table
+from torch import Tensor, nn
+from torch.nn.functional import gelu, interpolate
+from torch.utils.data import TensorDataset
+
+from neuralop_kit import Domain
+from neuralop_kit.convert import convergence_report, to_operator
+from neuralop_kit.datasets import PROBLEMS
+from neuralop_kit.layers import Resample
+from neuralop_kit.models import FNO
+from neuralop_kit.training import ChannelStatistics, Normalized, PerStep, RelativeL2, Trainer, relative_l2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to train, on what, for how long.
+
+    Args:
+        problem: darcy, with a U-Net, or burgers, with a vision transformer.
+        kernel: what lies between the taps of converted convolutions.
+        resolution: points per axis of the training data; fine-tuning sees twice that as well.
+        samples: of the training set; 64 more are for testing.
+        epochs, tune_epochs: passes through the data before and after conversion.
+        width: of the network.
+        seed: of the data, the weights and the order.
+        out: where the table and the picture go.
+        quick: a smaller setting, about two minutes.
+    """
+
+    problem: Literal["darcy", "burgers"] = "darcy"
+    kernel: Literal["hat", "cubic", "dilated"] = "hat"
+    resolution: int = 32
+    samples: int = 400
+    epochs: int = 40
+    tune_epochs: int = 8
+    width: int = 12
+    seed: int = 0
+    out: Path = Path("results/convert")
+    quick: bool = False
+
+
+class UNet(nn.Module):
+    """As anybody would write it: convolutions of 3 x 3, pooling, interpolation, skips."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        widths = [width, 2 * width, 4 * width]
+        pairs = zip([1, *widths[:-1]], widths, strict=True)
+        self.down = nn.ModuleList(self.block(a, b) for a, b in pairs)
+        self.up = nn.ModuleList(self.block(widths[i + 1] + widths[i], widths[i]) for i in (1, 0))
+        self.pool, self.head = nn.AvgPool2d(2), nn.Conv2d(width, 1, 1)
+
+    @staticmethod
+    def block(inputs: int, outputs: int) -> nn.Sequential:
+        """Two convolutions."""
+        first, second = nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)
+        return nn.Sequential(first, nn.GELU(), second, nn.GELU())
+
+    def forward(self, u: Tensor) -> Tensor:
+        """``(batch, 1, height, width)`` to the same."""
+        a = self.down[0](u)
+        b = self.down[1](self.pool(a))
+        c = self.down[2](self.pool(b))
+        b = self.up[0](torch.cat([interpolate(c, scale_factor=2, mode="bilinear"), b], dim=1))
+        return self.head(self.up[1](torch.cat([interpolate(b, scale_factor=2, mode="bilinear"), a], dim=1)))
+
+
+class VisionTransformer(nn.Module):
+    """In one dimension: patches of four points, learned positions, attention, and back to points."""
+
+    def __init__(self, width: int, num_points: int) -> None:
+        super().__init__()
+        self.embed = nn.Conv1d(1, width, 4, stride=4)
+        self.positions = nn.Parameter(0.02 * torch.randn(1, num_points // 4, width))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(6))
+        self.attention = nn.ModuleList(nn.MultiheadAttention(width, 4, batch_first=True) for _ in range(3))
+        self.mix = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)) for _ in range(3)
+        )
+        self.head = nn.Linear(width, 4)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """``(batch, 1, points)`` to the same."""
+        x = self.embed(u).transpose(1, 2) + self.positions
+        for i, (attend, mix) in enumerate(zip(self.attention, self.mix, strict=True)):
+            y = self.norms[2 * i](x)
+            x = x + attend(y, y, y, need_weights=False)[0]
+            x = x + mix(self.norms[2 * i + 1](x))
+        return self.head(gelu(x)).flatten(1).unsqueeze(1)
+
+
+def sample(settings: Settings, resolution: int, count: int, seed: int) -> TensorDataset:
+    """Inputs and solutions; one seed, the same functions at every resolution."""
+    problem = PROBLEMS[settings.problem]
+    generators = [torch.Generator().manual_seed(1_000_000 * seed + i) for i in range(count)]
+    shape = (resolution,) * problem.domain.num_dims
+    parts = [problem.sample(generators[i : i + 32], shape) for i in range(0, count, 32)]
+    inputs, targets = (torch.cat([getattr(part, side) for part in parts]).float() for side in ("input", "target"))
+    # Of a trajectory the last state.
+    return TensorDataset(inputs, targets[:, -1] if targets.ndim > inputs.ndim else targets)
+
+
+def train(model: nn.Module, data: list[TensorDataset], domain: Domain, *, epochs: int, rate: float, seed: int) -> None:
+    """Adam along a cosine; with several datasets every batch comes from one of them."""
+    batch = 16
+    num_steps = epochs * sum(-(-len(part) // batch) for part in data)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+    schedule = PerStep(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps))
+    trainer = Trainer(model, optimizer, loss=RelativeL2(domain), scheduler=schedule, progress=False)
+    trainer.fit(data, epochs=epochs, batch_size=batch, seed=seed)
+
+
+@torch.no_grad()
+def errors(apply: Callable[[Tensor], Tensor], tests: dict[int, TensorDataset], domain: Domain) -> dict[int, float]:
+    """Mean relative L2 error at each resolution; NaN where the network does not run."""
+    found = {}
+    for n, data in tests.items():
+        inputs, targets = data.tensors
+        try:
+            parts = [relative_l2(apply(u), v, domain=domain, reduction="sum").item()
+                     for u, v in zip(inputs.split(16), targets.split(16), strict=True)]  # fmt: skip
+            found[n] = sum(parts) / len(inputs)
+        except RuntimeError:
+            found[n] = float("nan")
+    return found
+
+
+def between_interpolations(model: nn.Module, domain: Domain, resolution: int) -> Callable[[Tensor], Tensor]:
+    """The plain network at its own resolution: Fourier series on periodic axes, cubics between walls."""
+    resample = Resample(domain)
+    shape = (resolution,) * domain.num_dims
+    return lambda u: resample(model(resample(u, shape)), u.shape[2:])
+
+
+def main(settings: Settings) -> None:
+    """Sample, train, convert, train on, compare, draw."""
+    if settings.quick:
+        settings = replace(settings, samples=160, epochs=12, tune_epochs=3, width=8)
+    n, domain, seed = settings.resolution, PROBLEMS[settings.problem].domain, settings.seed
+    torch.manual_seed(seed)
+    coarse, fine = (sample(settings, m, settings.samples, seed) for m in (n, 2 * n))
+    tests = {m: sample(settings, m, 64, 10_000 + seed) for m in (n, 3 * n // 2, 2 * n, 3 * n, 4 * n)}
+    statistics = [ChannelStatistics.of(fields) for fields in coarse.tensors]
+
+    def normalized(network: nn.Module) -> Normalized:
+        return Normalized(network, input_statistics=statistics[0], target_statistics=statistics[1])
+
+    is_darcy = settings.problem == "darcy"
+    plain = normalized(UNet(settings.width) if is_darcy else VisionTransformer(4 * settings.width, n))
+    modes = 12
+    fno = normalized(FNO(1, 1, domain=domain, width=settings.width, num_layers=4, modes=modes))
+    began = time.perf_counter()
+    train(plain, [coarse], domain, epochs=settings.epochs, rate=2e-3, seed=seed)
+    longer = copy.deepcopy(plain)
+    # As many more steps as fine-tuning takes.
+    train(longer, [coarse], domain, epochs=2 * settings.tune_epochs, rate=5e-4, seed=seed + 1)
+    train(fno, [coarse], domain, epochs=settings.epochs + 2 * settings.tune_epochs, rate=2e-3, seed=seed)
+
+    network = copy.deepcopy(plain.model)
+    latent = "ratio" if is_darcy else "fixed"
+    operator = to_operator(network, domain, resolution=(n,) * domain.num_dims, kernel=settings.kernel, latent=latent)
+    print(operator.report(), "\n")
+    print(convergence_report(operator, domain, lambda x: torch.sin(6.283185307 * x[0]), [n, 2 * n, 4 * n]), "\n")
+    converted = normalized(operator)
+    rows = {
+        "plain": errors(plain, tests, domain),
+        "plain, interpolated": errors(between_interpolations(plain, domain, n), tests, domain),
+        "trained on, interpolated": errors(between_interpolations(longer, domain, n), tests, domain),
+        "converted": errors(converted, tests, domain),
+    }
+    train(converted, [coarse, fine], domain, epochs=settings.tune_epochs, rate=5e-4, seed=seed + 1)
+    rows["converted, fine-tuned"] = errors(converted, tests, domain)
+    rows["FNO"] = errors(fno, tests, domain)
+    table = [{"model": name, **{str(m): error for m, error in row.items()}} for name, row in rows.items()]
+    out = settings.out / settings.problem
+    save_table(out, table, settings={**asdict(settings), "seconds": round(time.perf_counter() - began)})
+    draw_errors(out / "errors.png", rows, trained_at=(n, 2 * n))
+    print(f"{markdown(table)}\n\nTable and picture are in {out}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))
