@@ -71,7 +71,7 @@ class CvxpyConstraint(nn.Module):
             ) from error
         if not tolerance > 0:
             raise ArgumentError(f"expected a positive tolerance, got {tolerance}; 1e-6 goes with the default backend")
-        if not problem.is_dcp(dpp=True):
+        if not problem.is_dpp():
             raise ArgumentError("expected a problem that follows the DPP rules, got another one; see problem.is_dpp()")
         self.problem, self.tolerance = problem, tolerance
         self.parameters_, self.variables = tuple(parameters), tuple(variables)

@@ -152,7 +152,7 @@ def _wall_weights(axis: Axis, num_points: int, order: int, accuracy: int) -> NDA
 @constant
 def _symbol(num_points: int, length: float, order: int) -> NDArray[np.float64]:
     """Real part of ``(i k)^order``, or its imaginary part for odd orders."""
-    k = 2 * np.pi * np.fft.rfftfreq(num_points, d=length / num_points)
+    k: NDArray[np.float64] = np.asarray(2 * np.pi * np.fft.rfftfreq(num_points, d=length / num_points), np.float64)
     if order % 2 and num_points % 2 == 0:
         k[-1] = 0.0
     return (-1.0) ** (order // 2) * k**order

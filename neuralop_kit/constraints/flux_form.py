@@ -108,7 +108,8 @@ def _invert(function: Callable[[Tensor], Tensor], target: Tensor, *, start: Tens
     """``v`` with ``function(v) = target``, element by element; derivatives up to the second."""
 
     def value_and_slope(v: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.func.jvp(function, (v,), (torch.ones_like(v),))
+        value, slope, *_ = torch.func.jvp(function, (v,), (torch.ones_like(v),))
+        return value, slope
 
     with torch.no_grad():
         v, goal = start.detach(), target.detach()

@@ -55,7 +55,7 @@ class Assignment(ABC):
                 left, right = (labels, numbers), (labels.roll(-1, dim), numbers.roll(-1, dim))
             else:
                 n = shape[dim] - 1
-                left, right = (tuple(t.narrow(dim, start, n) for t in (labels, numbers)) for start in (0, 1))
+                left, right = ((labels.narrow(dim, start, n), numbers.narrow(dim, start, n)) for start in (0, 1))
             (left_label, left_point), (right_label, right_point) = left, right
             meets = left_label != right_label
             pair = (left_label[meets], right_label[meets])

@@ -63,8 +63,8 @@ class ActiveSet:
 
 def polish(program: QuadraticProgram, x: Tensor, y: Tensor, z: Tensor, *, rounds: int = 3) -> tuple[Tensor, ...]:
     """Guess the active set from slacks and multipliers, solve, guess again; keep whatever has the smallest error."""
-    best, error = (x, y, z), program.error(x, y, z)
-    candidate = best
+    best: tuple[Tensor, ...] = (x, y, z)
+    candidate, error = best, program.error(x, y, z)
     for _ in range(rounds):
         slack = program.h - times(program.G, candidate[0])
         active = ActiveSet.of(program, (candidate[2] > slack).to(x.dtype))

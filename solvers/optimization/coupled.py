@@ -39,9 +39,9 @@ class CoupledProblem(LeastSquaresProblem):
         """See :class:`LeastSquaresProblem`."""
         return self._join(self.blocks.gradient(self._apart(w))) + self._pull(self.coupling.residual(w))
 
-    def hessian(self, w: Tensor) -> Tensor:
+    def second_order(self, w: Tensor) -> Tensor:
         """See :class:`LeastSquaresProblem`."""
-        return self._diagonal(self.blocks.hessian(self._apart(w))) + self._square()
+        return self._diagonal(self.blocks.second_order(self._apart(w)))
 
     def take(self, index: Tensor) -> "CoupledProblem":
         """See :class:`LeastSquaresProblem`."""

@@ -48,12 +48,12 @@ class LinearRows:
 class PointwiseProblem(LeastSquaresProblem):
     """Least squares with ``r(w) = [ a phi(tau_1, ..., tau_K);  C w - d;  sqrt(ridge) w ]``,  ``tau_k = B_k w + c_k``.
 
-    ``phi`` acts on each point alone, so that its derivatives ``phi_k``, ``f_kl`` are a few backward passes at the
+    ``phi`` acts on each point alone, so that its derivatives ``phi_k``, ``phi_kl`` are a few backward passes at the
     points, and gradient, Gauss-Newton matrix and exact Hessian are a few batched products with them:
 
         J = sum_k diag(a phi_k) B_k
         g = sum_k B_k^T f_k + C^T (C w - d) + ridge w,      f = 1/2 |a phi|^2 at each point
-        H = sum_kl B_k^T diag(f_kl) B_l + C^T C + ridge I
+        H = J^T J + C^T C + ridge I + sum_kl B_k^T diag(a^2 phi . phi_kl) B_l
 
     Args:
         function: ``phi``; takes the ``K`` term values, each ``(batch, num_points)``, then the coefficients, and returns
@@ -66,8 +66,8 @@ class PointwiseProblem(LeastSquaresProblem):
         linear: further rows.
         ridge: shape ``(batch,)``, non-negative; it is added to ``J^T J`` as it is, not squared.
 
-    Cost: ``K + 1`` products of ``num_points * num_unknowns^2`` per Hessian, one per Gauss-Newton matrix; memory is that
-    of ``terms`` and of one ``B_k``.
+    Cost: one product of ``num_points * num_unknowns^2`` per Gauss-Newton matrix, and one more in the Hessian for every
+    pair of terms with ``phi_kl`` not zero; memory is that of ``terms`` and of one ``B_k``.
 
     Raises:
         ShapeError: the shapes do not belong together.
@@ -146,22 +146,30 @@ class PointwiseProblem(LeastSquaresProblem):
             gradient = gradient + _times(self.linear.matrix.mT, self.linear.residual(w))
         return gradient if self.ridge is None else gradient + self.ridge.unsqueeze(-1) * w
 
-    def hessian(self, w: Tensor) -> Tensor:
-        """See :class:`LeastSquaresProblem`."""
-        terms = self.terms.unbind(1)
-        _, pull_back = vjp(self.slopes, self.values(w))
-        matrix = torch.zeros((), dtype=w.dtype, device=w.device)
-        for k, term in enumerate(terms):
-            (curvatures,) = pull_back(_unit(k, len(terms), self.terms[..., 0]))  # f_kl for all l
-            product = curvatures[:, 0].unsqueeze(-1) * terms[0]
-            for curvature, other in zip(curvatures.unbind(1)[1:], terms[1:], strict=True):
-                product = torch.addcmul(product, curvature.unsqueeze(-1), other)
-            matrix = matrix + term.mT @ product
-        return self._with_linear_part(matrix)
+    def second_order(self, w: Tensor) -> Tensor:
+        """See :class:`LeastSquaresProblem`; terms that enter linearly, or do not meet, cost nothing."""
+        tau = self.values(w)
+        residual = self.equations(tau)
+
+        def contracted(values: Tensor) -> Tensor:
+            return (residual * self.equations(values)).sum()
+
+        _, pull_back, *_ = vjp(grad(contracted), tau)
+        count = tau.shape[1]
+        curvatures = torch.stack([pull_back(_unit(k, count, tau))[0] for k in range(count)])
+        matrix = torch.zeros(len(w), w.shape[1], w.shape[1], dtype=w.dtype, device=w.device)
+        # NaN is not zero: items that overflow stay visible.
+        present = (curvatures != 0).any(dim=-1).any(dim=1).tolist()
+        for k in range(count):
+            for j in range(k, count):
+                if present[k][j]:
+                    product = self.terms[:, k].mT @ (curvatures[k, :, j].unsqueeze(-1) * self.terms[:, j])
+                    matrix = matrix + (product if j == k else product + product.mT)
+        return matrix
 
     def hessian_product(self, w: Tensor, direction: Tensor) -> Tensor:
         """See :class:`LeastSquaresProblem`; linear in the number of unknowns."""
-        _, pull_back = vjp(self.slopes, self.values(w))
+        _, pull_back, *_ = vjp(self.slopes, self.values(w))
         (change,) = pull_back(self.images(direction))
         product = _times(self.terms.flatten(1, 2).mT, change.flatten(1, 2))
         if self.linear is not None:
@@ -195,7 +203,7 @@ class PointwiseProblem(LeastSquaresProblem):
 
     def _equation_rows(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of the equations alone, and their Jacobian."""
-        residual, pull_back = vjp(self.equations, self.values(w))
+        residual, pull_back, *_ = vjp(self.equations, self.values(w))
         jacobians = []
         for e in range(len(residual)):
             (slopes,) = pull_back(_unit(e, len(residual), residual.transpose(0, 1)).transpose(0, 1))

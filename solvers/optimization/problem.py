@@ -14,8 +14,8 @@ class LeastSquaresProblem(ABC):
     """A batch of independent problems ``min_w F(w) = 1/2 |r(w)|^2``, one per item.
 
     Coefficients ``w`` have shape ``(batch, num_unknowns)``. Item ``i`` of whatever a method returns depends on item
-    ``i`` of ``w`` alone. :meth:`gradient`, :meth:`hessian` and :meth:`hessian_product` are differentiable with respect
-    to ``w`` and to all data of the problem; the implicit function theorem asks for no more.
+    ``i`` of ``w`` alone. :meth:`gradient` and :meth:`hessian_product` are differentiable with respect to ``w`` and to
+    all data of the problem; the implicit function theorem asks for no more.
     """
 
     @abstractmethod
@@ -27,8 +27,8 @@ class LeastSquaresProblem(ABC):
         """``J^T r``, shape ``(batch, num_unknowns)``."""
 
     @abstractmethod
-    def hessian(self, w: Tensor) -> Tensor:
-        """Exact second derivative of ``F``, shape ``(batch, num_unknowns, num_unknowns)``."""
+    def second_order(self, w: Tensor) -> Tensor:
+        """``sum_i r_i r_i''``: what the exact Hessian has beyond ``J^T J``, ``(batch, num_unknowns, num_unknowns)``."""
 
     @abstractmethod
     def take(self, index: Tensor) -> "LeastSquaresProblem":
@@ -44,6 +44,10 @@ class LeastSquaresProblem(ABC):
         transposed = jacobian.mT
         gradient = (transposed @ residual.unsqueeze(-1)).squeeze(-1)
         return 0.5 * residual.square().sum(dim=-1), gradient, transposed @ jacobian
+
+    def hessian(self, w: Tensor) -> Tensor:
+        """Exact second derivative of ``F``, shape ``(batch, num_unknowns, num_unknowns)``."""
+        return self.normal_equations(w)[2] + self.second_order(w)
 
     def hessian_product(self, w: Tensor, direction: Tensor) -> Tensor:
         """``H(w) direction``, shape ``(batch, num_unknowns)``."""
@@ -81,9 +85,11 @@ class DenseProblem(LeastSquaresProblem):
         """See :class:`LeastSquaresProblem`."""
         return grad(lambda v: 0.5 * self.residual(v).square().sum())(w)
 
-    def hessian(self, w: Tensor) -> Tensor:
+    def second_order(self, w: Tensor) -> Tensor:
         """See :class:`LeastSquaresProblem`."""
-        return vmap(lambda e: self.hessian_product(w, e.expand_as(w)))(_unit_vectors(w)).permute(1, 2, 0)
+        residual = self.residual(w)
+        slopes = grad(lambda v: (residual * self.residual(v)).sum())
+        return vmap(lambda e: jvp(slopes, (w,), (e.expand_as(w),))[1])(_unit_vectors(w)).permute(1, 2, 0)
 
     def take(self, index: Tensor) -> "DenseProblem":
         """The function alone knows its data: it is still called on all items, and some are picked."""

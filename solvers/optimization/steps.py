@@ -106,8 +106,8 @@ class NormalEquations(StepSolver):
 class ExactHessian(NormalEquations):
     """Newton: ``M`` is the Hessian. Quadratic convergence where Gauss-Newton is linear, with a residual that stays.
 
-    Only for points near a minimum, and ``num_terms + 1`` times the work; elsewhere ``M + D`` is often indefinite, and
-    the damping must first grow.
+    Only for points near a minimum, and more work per step; elsewhere ``M + D`` is often indefinite, and the damping
+    must first grow.
     """
 
     damping: float = 1e-8
@@ -115,15 +115,17 @@ class ExactHessian(NormalEquations):
     def linearize(self, problem: LeastSquaresProblem, w: Tensor) -> Linearization:
         """See :class:`StepSolver`."""
         cost, gradient, matrix = problem.normal_equations(w)
-        return Linearization(cost, gradient, matrix.diagonal(dim1=-2, dim2=-1), problem.hessian(w), gradient)
+        return Linearization(
+            cost, gradient, matrix.diagonal(dim1=-2, dim2=-1), matrix + problem.second_order(w), gradient
+        )
 
 
 @dataclass(frozen=True)
 class OrthogonalFactors(StepSolver):
     """Gauss-Newton by QR: for float32, and for condition numbers above 1e7.
 
-    ``J = Q R`` once per point, then ``[R; D^(1/2)]`` per damping. About
-    twice the operations of :class:`NormalEquations`, and much slower where QR runs item by item.
+    ``J = Q R`` once per point, then ``[R; D^(1/2)]`` per damping. About twice the operations of
+    :class:`NormalEquations`, and much slower where QR runs item by item.
     """
 
     def linearize(self, problem: LeastSquaresProblem, w: Tensor) -> Linearization:
