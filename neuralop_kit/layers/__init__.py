@@ -12,6 +12,7 @@ Zernike               orthogonal polynomials on the ball
 Morlet                waves along the radius under a window
 KernelBasis           base class of the three
 DifferentialConv      derivatives in learned directions, of first or second order
+SphericalConv         global convolution on the sphere, learned per degree of its harmonics
 MultigridOperator     global linear operator as one learned multigrid cycle; exact walls, any resolution
 FunctionAttention     attention as a ratio of integrals: self, cross, windowed; grids, spheres and points
 GraphKernel           mean over balls of a cloud of points, weighed by a learned kernel
@@ -45,6 +46,7 @@ from neuralop_kit.layers.padding import Padding, ReflectionPadding, ZeroPadding
 from neuralop_kit.layers.pointwise import PointwiseLinear
 from neuralop_kit.layers.resample import Resample
 from neuralop_kit.layers.spectral_conv import SpectralConv
+from neuralop_kit.layers.spherical_conv import SphericalConv
 
 __all__ = [
     "SpectralConv",
@@ -60,6 +62,7 @@ __all__ = [
     "Zernike",
     "Morlet",
     "DifferentialConv",
+    "SphericalConv",
     "MultigridOperator",
     "FunctionAttention",
     "GraphKernel",
