@@ -5,24 +5,17 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from neuralop_kit.layers import (
-    BoundedSpectralConv,
-    CoordinateEmbedding,
-    Padding,
-    PointwiseLinear,
-    ReflectionPadding,
-    SpectralConv,
-)
+from neuralop_kit.layers import BoundedSpectralConv, Padding, PointwiseLinear, ReflectionPadding, SpectralConv
+from neuralop_kit.models.lifted import Activation, LiftedOperator
 from neuralop_kit.registry import register_model
 from neuralop_kit.solvers.domain import Domain
-from neuralop_kit.solvers.errors import ArgumentError, DomainError, ShapeError
+from neuralop_kit.solvers.errors import ArgumentError, DomainError
 from neuralop_kit.solvers.sphere import SphereDomain
 
-Activation = Callable[[Tensor], Tensor]
-_MIRROR_IMAGES = ReflectionPadding(0.25)
+MIRROR_IMAGES = ReflectionPadding(0.25)
 # Convolutions start small and the blocks almost pointwise. At equal epochs the test error fell from 0.025 to 0.022 on
 # Darcy flow and from 0.351 to 0.334 on Burgers' equation; between 0.1 and 0.25 it does not matter.
-_INITIAL_GAIN = 0.1
+INITIAL_GAIN = 0.1
 
 
 class FNOBlock(nn.Module):
@@ -64,7 +57,7 @@ class FNOBlock(nn.Module):
 
 
 @register_model("fno")
-class FNO(nn.Module):
+class FNO(LiftedOperator):
     """Fourier neural operator: lift to many channels, apply blocks of global convolutions, project back.
 
         G(u) = Q B_n ... B_1 P [u, x],      B_i u = u + W_i gelu(K_i u + a_i u) + b_i
@@ -113,40 +106,45 @@ class FNO(nn.Module):
         num_layers: int = 4,
         modes: int | Sequence[int] = 16,
         norm: Callable[..., nn.Module] | None = None,
-        padding: Padding = _MIRROR_IMAGES,
+        padding: Padding = MIRROR_IMAGES,
         activation: Activation = nn.functional.gelu,
     ) -> None:
-        super().__init__()
-        if isinstance(domain, SphereDomain) or domain.num_dims > 3:
-            raise DomainError(f"expected a box of one to three dimensions, got {domain}; use SFNO on a sphere")
-        modes = (modes,) * domain.num_dims if isinstance(modes, int) else tuple(modes)
-        if len(modes) != domain.num_dims:
-            raise ArgumentError(f"expected modes for {domain.num_dims} axes, got {modes}; give one number for all")
-        if min(width, num_layers) < 1:
-            raise ArgumentError(f"expected at least one channel and one layer, got width {width}, {num_layers} layers")
-        embed = CoordinateEmbedding(domain=domain)
-        self.lift = nn.Sequential(embed, PointwiseLinear(in_channels + embed.num_features, width))
-        self.blocks = nn.Sequential()
-        for _ in range(num_layers):
-            if domain.is_periodic:
-                convolution = SpectralConv(width, width, modes)
-            else:
-                convolution = BoundedSpectralConv(width, width, modes, domain=domain, padding=padding)
-            with torch.no_grad():
-                convolution.weight.mul_(_INITIAL_GAIN)
-            normalise = None if norm is None else norm(width, domain=domain)
-            self.blocks.append(FNOBlock(width, convolution, activation=activation, norm=normalise))
-        self.project = PointwiseLinear(width, width)
-        self.activation = activation
-        self.read_out = PointwiseLinear(width, out_channels)
-        self.in_channels, self.domain = in_channels, domain
+        modes = check_modes(domain, modes)
 
-    def forward(self, u: Tensor) -> Tensor:
-        """The operator applied to ``u``."""
-        if u.ndim != 2 + self.domain.num_dims or u.shape[1] != self.in_channels:
-            raise ShapeError(
-                f"expected a field of shape (batch, {self.in_channels}, *space) with {self.domain.num_dims} space "
-                f"axes, got {tuple(u.shape)}; a single channel still needs its axis: u[:, None]"
-            )
-        features = self.blocks(self.lift(u))
-        return self.read_out(self.activation(self.project(features)))
+        def block() -> nn.Module:
+            convolution = spectral_conv(width, modes, domain=domain, padding=padding)
+            normalise = None if norm is None else norm(width, domain=domain)
+            return FNOBlock(width, convolution, activation=activation, norm=normalise)
+
+        super().__init__(
+            in_channels,
+            out_channels,
+            domain=domain,
+            width=width,
+            num_layers=num_layers,
+            block=block,
+            activation=activation,
+        )
+
+
+def check_modes(domain: Domain, modes: int | Sequence[int]) -> tuple[int, ...]:
+    """One mode count per axis of a box."""
+    if isinstance(domain, SphereDomain) or domain.num_dims > 3:
+        raise DomainError(f"expected a box of one to three dimensions, got {domain}; use SFNO on a sphere")
+    modes = (modes,) * domain.num_dims if isinstance(modes, int) else tuple(modes)
+    if len(modes) != domain.num_dims:
+        raise ArgumentError(f"expected modes for {domain.num_dims} axes, got {modes}; give one number for all")
+    return modes
+
+
+def spectral_conv(
+    width: int, modes: Sequence[int], *, domain: Domain, padding: Padding = MIRROR_IMAGES
+) -> SpectralConv:
+    """A global convolution on a box, periodic or not, that starts small."""
+    if domain.is_periodic:
+        convolution = SpectralConv(width, width, modes)
+    else:
+        convolution = BoundedSpectralConv(width, width, modes, domain=domain, padding=padding)
+    with torch.no_grad():
+        convolution.weight.mul_(INITIAL_GAIN)
+    return convolution
