@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from neuralop_kit.layers import MultigridOperator
-from neuralop_kit.layers.multigrid import Initialization
+from neuralop_kit.layers.multigrid import Initialization, SphericalMultigrid
 from neuralop_kit.registry import register_model
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError
+from neuralop_kit.solvers.sphere import SphereDomain
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -66,7 +67,8 @@ class MgNO(nn.Module):
 
     Args:
         in_channels, out_channels: channels of the input and output fields.
-        domain: a box of one to three dimensions.
+        domain: a box of one to three dimensions, or a sphere, for which operators are :class:`SphericalMultigrid` and
+            ``fine_levels`` and ``recompute`` have no meaning.
         width: channels of the hidden fields.
         num_layers: number of layers before the head.
         levels, cycle, pre_smoothing, post_smoothing, coarsest, fine_levels, recompute, initialization: of each
@@ -115,20 +117,34 @@ class MgNO(nn.Module):
         self.layers = nn.Sequential()
         for index in range(num_layers):
             num_in = width if index else in_channels
-            operator = MultigridOperator(
-                num_in,
-                width,
-                levels,
-                domain=domain,
-                cycle=cycle,
-                pre_smoothing=pre_smoothing,
-                post_smoothing=post_smoothing,
-                coarsest=coarsest,
-                fine_levels=fine_levels,
-                recompute=recompute,
-                initialization=initialization,
-                generator=generator,
-            )
+            if isinstance(domain, SphereDomain):
+                operator: nn.Module = SphericalMultigrid(
+                    num_in,
+                    width,
+                    levels,
+                    domain=domain,
+                    cycle=cycle,
+                    pre_smoothing=pre_smoothing,
+                    post_smoothing=post_smoothing,
+                    coarsest=coarsest if isinstance(coarsest, int) else coarsest[0],
+                    initialization=initialization,
+                    generator=generator,
+                )
+            else:
+                operator = MultigridOperator(
+                    num_in,
+                    width,
+                    levels,
+                    domain=domain,
+                    cycle=cycle,
+                    pre_smoothing=pre_smoothing,
+                    post_smoothing=post_smoothing,
+                    coarsest=coarsest,
+                    fine_levels=fine_levels,
+                    recompute=recompute,
+                    initialization=initialization,
+                    generator=generator,
+                )
             self.layers.append(MgNOLayer(operator, num_in, width, activation=activation))
         self.head = nn.Linear(width, out_channels, bias=False)
 

@@ -1,6 +1,7 @@
 """Multigrid as a layer: cycles, transfers, smoothers, and the operator made of them.
 
 MultigridOperator     the layer
+SphericalMultigrid    the same on a sphere, with rings for stencils
 ReferenceMultigrid    the layer of the released code, to compare with
 WideningMultigrid     the layer of the released code for the Helmholtz equation
 ConditionedMultigrid  a cycle for -div(a grad u) whose coefficient is an input: a learned preconditioner
@@ -23,11 +24,13 @@ from neuralop_kit.layers.multigrid.initialization import EllipticKernels, Initia
 from neuralop_kit.layers.multigrid.operator import MultigridOperator
 from neuralop_kit.layers.multigrid.reference import ReferenceMultigrid
 from neuralop_kit.layers.multigrid.smoothers import Chebyshev, Jacobi, RedBlack, Smoother
+from neuralop_kit.layers.multigrid.spherical import SphericalMultigrid
 from neuralop_kit.layers.multigrid.transfers import Transfers
 from neuralop_kit.layers.multigrid.widening_reference import WideningMultigrid
 
 __all__ = [
     "MultigridOperator",
+    "SphericalMultigrid",
     "ReferenceMultigrid",
     "WideningMultigrid",
     "ConditionedMultigrid",
