@@ -2,7 +2,7 @@
 
 import math
 import operator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from neuralop_kit.layers.ball_transform import ball_transform
+from neuralop_kit.layers.cap_transform import cap_transform
 from neuralop_kit.layers.constants import constant
 from neuralop_kit.layers.kernel_bases import KernelBasis, PiecewiseLinear
+from neuralop_kit.layers.sphere_transform import SphereTransform, carried_degrees, mix_degrees
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError, DomainError, ShapeError
 from neuralop_kit.solvers.nodes import PLACEMENTS
+from neuralop_kit.solvers.sphere import SphereDomain
 
 
 class IntegralConv(nn.Module):
@@ -28,21 +31,27 @@ class IntegralConv(nn.Module):
     the domain, and where the rim of the ball cuts cells. Between walls the integral is over the box alone, as if the
     field were zero behind them; the domain's quadrature weights make that O(h^2) accurate.
 
+    On a sphere balls are caps, and kernels are isotropic, for no direction is the same everywhere. The layer is exact
+    for fields made of the harmonics that the grid carries, and commutes with every rotation.
+
     Args:
         in_channels, out_channels: channels of the field.
         radius: ``R``, positive, in the length unit of the domain; the same along all axes.
-        domain: a box of one to three dimensions.
-        basis: the ``kappa_l``: :class:`PiecewiseLinear`, :class:`Zernike` or :class:`Morlet`.
+        domain: a box of one to three dimensions, or a sphere, where the radius is an arc of a great circle.
+        basis: the ``kappa_l``: :class:`PiecewiseLinear`, :class:`Zernike` or :class:`Morlet`; on a sphere one without
+            harmonics, by default ``PiecewiseLinear(degree=0)``.
         generator: source of the initial weights, normal numbers of variance ``1 / (in_channels * size of the basis)``.
 
     Shape: ``(batch, in_channels, *space) -> (batch, out_channels, *space)``, any resolution. Half precision is computed
     in float32, also under autocast.
     Cost: one FFT per channel in and out and ``2 size in out`` operations per point, for any radius; a stencil would
     take ``2 (2R/h)^d in out``. Axes with walls are transformed at length ``L + R``. The basis is transformed once
-    per grid, in about two seconds for 512 x 512 points, and kept: ``size`` numbers per point.
+    per grid, in about two seconds for 512 x 512 points, and kept: ``size`` numbers per point. On a sphere the cost is
+    that of a :class:`SphericalConv` with all degrees.
 
     Raises:
-        ArgumentError: the radius is not positive, or a channel count is below 1.
+        ArgumentError: the radius is not positive or beyond the other pole, a channel count is below 1, or the basis has
+            directions on a sphere.
         DomainError: the domain has more than three axes.
         ShapeError: the field has another rank or channel count.
 
@@ -70,10 +79,13 @@ class IntegralConv(nn.Module):
                 f"expected channels of at least 1 and a positive radius, got {in_channels}, {out_channels} and "
                 f"{radius}; give the radius in the length unit of the domain"
             )
-        if type(domain) is not Domain or domain.num_dims > 3:
-            raise DomainError(f"expected a box of one to three dimensions, got {domain}; use one of these")
+        if domain.num_dims > 3:
+            raise DomainError(f"expected a domain of one to three dimensions, got {domain}; use one of these")
+        self.on_sphere = isinstance(domain, SphereDomain)
         self.in_channels, self.out_channels, self.radius = in_channels, out_channels, float(radius)
-        self.domain, self.basis = domain, PiecewiseLinear() if basis is None else basis
+        self.domain, self.basis = domain, basis or PiecewiseLinear(degree=0 if self.on_sphere else 1)
+        if isinstance(domain, SphereDomain):
+            self._check_on_sphere(radius / domain.radius)
         size = self.basis.size(domain.num_dims)
         scale = (size * in_channels) ** -0.5
         self.weight = nn.Parameter(torch.randn(size, out_channels, in_channels, generator=generator) * scale)
@@ -86,6 +98,8 @@ class IntegralConv(nn.Module):
                 f"expected a field of shape (batch, {self.in_channels}, *space) with {num_dims} space axes, "
                 f"got {tuple(u.shape)}; a single channel still needs its axis: u[:, None]"
             )
+        if self.on_sphere:
+            return self._convolve_on_sphere(u)
         shape = tuple(operator.index(n) for n in u.shape[2:])
         spacing, periods = self.domain.spacing(shape), self._periods(shape)
         axes = tuple(range(2, 2 + num_dims))
@@ -102,6 +116,25 @@ class IntegralConv(nn.Module):
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""
         return f"{self.in_channels}, {self.out_channels}, radius={self.radius:g}, {self.basis}, domain={self.domain}"
+
+    def _check_on_sphere(self, angle: float) -> None:
+        if angle > math.pi or any(term.degree for term in self.basis.terms(2)):
+            raise ArgumentError(
+                f"expected a radius of at most half a great circle and an isotropic basis on a sphere, got "
+                f"{self.radius:g} and {self.basis}; PiecewiseLinear(degree=0) is one, directions jump at the poles"
+            )
+
+    def _convolve_on_sphere(self, u: Tensor) -> Tensor:
+        """One matrix per degree, made of the transforms of the basis."""
+        sphere = cast(SphereDomain, self.domain)
+        shape = (operator.index(u.shape[2]), operator.index(u.shape[3]))
+        transform = SphereTransform(sphere.grid, shape, carried_degrees(sphere.grid, shape[0]))
+        with torch.autocast(u.device.type, enabled=False):
+            x = u.to(torch.promote_types(u.dtype, torch.float32))
+            angle = self.radius / sphere.radius
+            kernels = _cap_kernels(self.basis, angle, transform.num_degrees, x.dtype, x.device)
+            weight = torch.einsum("kl,koi->lio", kernels, self.weight.to(x.dtype))
+            return transform.to_points(mix_degrees(transform.to_modes(x), weight)).to(u.dtype)
 
     def _periods(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Lengths of the transforms, in points: behind a wall there is room for the kernel."""
@@ -140,6 +173,9 @@ def _mix(spectrum: Tensor, kernels: Tensor, weight: Tensor) -> Tensor:
 @constant
 def _end_weights(nodes: str, num_points: int) -> NDArray[np.float64]:
     return PLACEMENTS[nodes].weights(1.0, num_points).numpy() / PLACEMENTS[nodes].spacing(1.0, num_points)
+
+
+_cap_kernels = constant(cap_transform)
 
 
 @constant
