@@ -82,7 +82,7 @@ class QPConstraint(nn.Module):
         hessian = torch.diag(weights) + price * (a.mT @ a)
         quadratic = torch.block_diag(torch.zeros_like(hessian[0]), price * torch.eye(number, dtype=u.dtype))
         quadratic = quadratic.to(u.device) + nn.functional.pad(hessian, (0, number, 0, number))
-        linear = -weights * u - price * (a.mT @ b.unsqueeze(-1)).squeeze(-1)
+        linear = -weights * u - price * (b.unsqueeze(-2) @ a).squeeze(-2)
         linear = nn.functional.pad(linear, (0, number))
         identity = torch.eye(number, dtype=u.dtype, device=u.device).expand(len(index), -1, -1)
         relaxed, _ = solve_qp(quadratic, linear, G=torch.cat([g, -identity], dim=2), h=h, order=0)

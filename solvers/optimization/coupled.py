@@ -5,6 +5,7 @@ from torch import Tensor
 
 from neuralop_kit.solvers.optimization.pointwise import LinearRows
 from neuralop_kit.solvers.optimization.problem import LeastSquaresProblem
+from neuralop_kit.solvers.optimization.products import times
 
 
 class CoupledProblem(LeastSquaresProblem):
@@ -67,7 +68,7 @@ class CoupledProblem(LeastSquaresProblem):
 
     def _pull(self, rest: Tensor) -> Tensor:
         """``C^T`` times rows."""
-        return (self.coupling.matrix.mT @ rest.unsqueeze(-1)).squeeze(-1)
+        return times(self.coupling.matrix.mT, rest)
 
     def _square(self) -> Tensor:
         """``C^T C``."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neuralop_kit.solvers.optimization.program import QuadraticProgram, times
+from neuralop_kit.solvers.optimization.products import times
+from neuralop_kit.solvers.optimization.program import QuadraticProgram
 from neuralop_kit.solvers.status import Status
 
 # The share of the way to the boundary that a step goes.

@@ -11,6 +11,7 @@ from torch.func import grad, vjp
 
 from neuralop_kit.solvers.errors import ShapeError
 from neuralop_kit.solvers.optimization.problem import LeastSquaresProblem
+from neuralop_kit.solvers.optimization.products import times
 
 PointwiseResidual = Callable[..., Tensor | tuple[Tensor, ...]]
 
@@ -34,7 +35,7 @@ class LinearRows:
 
     def residual(self, w: Tensor) -> Tensor:
         """``C w - d``."""
-        return _times(self.matrix, w) - self.target
+        return times(self.matrix, w) - self.target
 
     def take(self, index: Tensor) -> LinearRows:
         """Rows of some items."""
@@ -96,7 +97,7 @@ class PointwiseProblem(LeastSquaresProblem):
 
     def images(self, w: Tensor) -> Tensor:
         """``B_k w``, shape ``(batch, K, num_points)``."""
-        return _times(self.terms.flatten(1, 2), w).unflatten(1, self.terms.shape[1:3])
+        return times(self.terms.flatten(1, 2), w).unflatten(1, self.terms.shape[1:3])
 
     def values(self, w: Tensor) -> Tensor:
         """``tau``, shape ``(batch, K, num_points)``."""
@@ -128,12 +129,12 @@ class PointwiseProblem(LeastSquaresProblem):
     def normal_equations(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See :class:`LeastSquaresProblem`."""
         residual, jacobian = self._equation_rows(w)
-        cost, gradient = 0.5 * residual.square().sum(-1), _times(jacobian.mT, residual)
+        cost, gradient = 0.5 * residual.square().sum(-1), times(jacobian.mT, residual)
         matrix = jacobian.mT @ jacobian
         if self.linear is not None:
             rest = self.linear.residual(w)
             cost = cost + 0.5 * rest.square().sum(-1)
-            gradient = gradient + _times(self.linear.matrix.mT, rest)
+            gradient = gradient + times(self.linear.matrix.mT, rest)
         if self.ridge is not None:
             cost = cost + 0.5 * self.ridge * w.square().sum(-1)
             gradient = gradient + self.ridge.unsqueeze(-1) * w
@@ -141,9 +142,9 @@ class PointwiseProblem(LeastSquaresProblem):
 
     def gradient(self, w: Tensor) -> Tensor:
         """See :class:`LeastSquaresProblem`."""
-        gradient = _times(self.terms.flatten(1, 2).mT, self.slopes(self.values(w)).flatten(1, 2))
+        gradient = times(self.terms.flatten(1, 2).mT, self.slopes(self.values(w)).flatten(1, 2))
         if self.linear is not None:
-            gradient = gradient + _times(self.linear.matrix.mT, self.linear.residual(w))
+            gradient = gradient + times(self.linear.matrix.mT, self.linear.residual(w))
         return gradient if self.ridge is None else gradient + self.ridge.unsqueeze(-1) * w
 
     def second_order(self, w: Tensor) -> Tensor:
@@ -171,9 +172,9 @@ class PointwiseProblem(LeastSquaresProblem):
         """See :class:`LeastSquaresProblem`; linear in the number of unknowns."""
         _, pull_back, *_ = vjp(self.slopes, self.values(w))
         (change,) = pull_back(self.images(direction))
-        product = _times(self.terms.flatten(1, 2).mT, change.flatten(1, 2))
+        product = times(self.terms.flatten(1, 2).mT, change.flatten(1, 2))
         if self.linear is not None:
-            product = product + _times(self.linear.matrix.mT, _times(self.linear.matrix, direction))
+            product = product + times(self.linear.matrix.mT, times(self.linear.matrix, direction))
         return product if self.ridge is None else product + self.ridge.unsqueeze(-1) * direction
 
     def take(self, index: Tensor) -> PointwiseProblem:
@@ -221,11 +222,6 @@ class PointwiseProblem(LeastSquaresProblem):
         if self.ridge is not None:
             matrix = matrix + torch.diag_embed(self.ridge.unsqueeze(-1).expand(matrix.shape[:2]))
         return matrix
-
-
-def _times(matrix: Tensor, vector: Tensor) -> Tensor:
-    """Batched product of matrix and vector."""
-    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
 
 
 def _unit(k: int, count: int, like: Tensor) -> Tensor:

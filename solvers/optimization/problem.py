@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.func import grad, jvp, vmap
 
 from neuralop_kit.solvers.errors import ShapeError
+from neuralop_kit.solvers.optimization.products import times
 
 
 class LeastSquaresProblem(ABC):
@@ -41,9 +42,7 @@ class LeastSquaresProblem(ABC):
     def normal_equations(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``F``, ``J^T r`` and ``J^T J``; leaves with a cheaper way than :meth:`rows` override this."""
         residual, jacobian = self.rows(w)
-        transposed = jacobian.mT
-        gradient = (transposed @ residual.unsqueeze(-1)).squeeze(-1)
-        return 0.5 * residual.square().sum(dim=-1), gradient, transposed @ jacobian
+        return 0.5 * residual.square().sum(dim=-1), times(jacobian.mT, residual), jacobian.mT @ jacobian
 
     def hessian(self, w: Tensor) -> Tensor:
         """Exact second derivative of ``F``, shape ``(batch, num_unknowns, num_unknowns)``."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from neuralop_kit.solvers.errors import ShapeError
+from neuralop_kit.solvers.optimization.products import times
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,6 @@ class QuadraticProgram:
             _largest(torch.minimum(slack / size[:, None], z / force[:, None])),
         )
         return torch.stack(errors).amax(dim=0)
-
-
-def times(matrix: Tensor, vector: Tensor) -> Tensor:
-    """Batched product."""
-    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
 
 
 def _largest(values: Tensor) -> Tensor:

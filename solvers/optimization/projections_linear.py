@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from neuralop_kit.solvers.errors import ShapeError
+from neuralop_kit.solvers.optimization.products import times
 from neuralop_kit.solvers.status import SolveInfo, Status
 
 
@@ -55,22 +56,17 @@ def project_onto_equalities(
     factor = torch.where(singular[..., None, None], identity, factor)
     y = z
     for _ in range(2):
-        missing = (target - _apply(matrix, y)) * scale
+        missing = (target - times(matrix, y)) * scale
         multipliers = torch.cholesky_solve(missing.unsqueeze(-1), factor).squeeze(-1) * scale
-        y = y + _apply(spread, multipliers)
+        y = y + times(spread, multipliers)
     y = torch.where(singular.unsqueeze(-1), z, y)
     return y, _report(y, matrix, target, singular)
 
 
-def _apply(matrix: Tensor, vector: Tensor) -> Tensor:
-    """``A x`` item by item; one matrix may serve all items."""
-    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
-
-
 @torch.no_grad()
 def _report(y: Tensor, matrix: Tensor, target: Tensor, singular: Tensor) -> SolveInfo:
-    size = _apply(matrix.abs(), y.abs()) + target.abs()
-    error = (_apply(matrix, y) - target).abs() / torch.where(size > 0, size, 1)
+    size = times(matrix.abs(), y.abs()) + target.abs()
+    error = (times(matrix, y) - target).abs() / torch.where(size > 0, size, 1)
     residual_norm = error.amax(dim=-1)
     status = torch.where(singular, Status.BREAKDOWN, Status.CONVERGED).expand(residual_norm.shape)
     status = torch.where(residual_norm.isfinite(), status, Status.INVALID_INPUT)

@@ -8,7 +8,8 @@ from torch import Tensor
 from neuralop_kit.solvers.errors import ArgumentError
 from neuralop_kit.solvers.optimization.active_set import ActiveSet, attach, polish
 from neuralop_kit.solvers.optimization.interior_point import interior_point
-from neuralop_kit.solvers.optimization.program import QuadraticProgram, times
+from neuralop_kit.solvers.optimization.products import times
+from neuralop_kit.solvers.optimization.program import QuadraticProgram
 from neuralop_kit.solvers.status import SolveInfo, Status
 
 

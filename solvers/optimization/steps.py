@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neuralop_kit.solvers.optimization.problem import LeastSquaresProblem
+from neuralop_kit.solvers.optimization.products import times
 
 
 @dataclass(frozen=True)
@@ -139,14 +140,14 @@ class OrthogonalFactors(StepSolver):
         finite = (squares.isfinite() & residual.isfinite().all(-1, keepdim=True)).all(-1).view(-1, 1, 1)
         # LAPACK does not return from some matrices with NaN.
         q, r = torch.linalg.qr(torch.where(finite, jacobian, 0.0))
-        cost, gradient = 0.5 * residual.square().sum(dim=-1), _transposed_times(jacobian, residual)
-        return Linearization(cost, gradient, squares, r, _transposed_times(q, residual))
+        cost, gradient = 0.5 * residual.square().sum(dim=-1), times(jacobian.mT, residual)
+        return Linearization(cost, gradient, squares, r, times(q.mT, residual))
 
     def step(self, linearization: Linearization, damping: Tensor) -> Tensor:
         """See :class:`StepSolver`."""
         size = damping.shape[-1]
         q, r = torch.linalg.qr(torch.cat([linearization.matrix, torch.diag_embed(damping.sqrt())], dim=-2))
-        rotated = _transposed_times(q[:, :size], linearization.rotated)
+        rotated = times(q[:, :size].mT, linearization.rotated)
         return -torch.linalg.solve_triangular(r, rotated.unsqueeze(-1), upper=True).squeeze(-1)
 
 
@@ -155,7 +156,3 @@ def default_steps(dtype: torch.dtype) -> tuple[StepSolver, ...]:
     if dtype == torch.float64:
         return NormalEquations(handover=1e-3), ExactHessian(), OrthogonalFactors()
     return (OrthogonalFactors(),)
-
-
-def _transposed_times(matrix: Tensor, vector: Tensor) -> Tensor:
-    return (matrix.mT @ vector.unsqueeze(-1)).squeeze(-1)
