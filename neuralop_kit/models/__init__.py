@@ -2,15 +2,19 @@
 
 FNO                   Fourier neural operator: global convolutions in Fourier space
 SFNO                  the same on a sphere, by spherical harmonics
+LocalNO               FNO with local integrals and derivatives
+TransformerOperator   attention as a ratio of integrals, on boxes and spheres
 MgNO                  multigrid neural operator: layers of learned multigrid cycles
 ReferenceMgNO         the released MgNO in its published configurations, to compare with
 ReferenceHelmholtzMgNO  the same for the Helmholtz equation
 """
 
 from neuralop_kit.models.fno import FNO
+from neuralop_kit.models.local_no import LocalNO
 from neuralop_kit.models.mgno import MgNO
 from neuralop_kit.models.reference_helmholtz import ReferenceHelmholtzMgNO
 from neuralop_kit.models.reference_mgno import ReferenceMgNO
 from neuralop_kit.models.sfno import SFNO
+from neuralop_kit.models.transformer import TransformerOperator
 
-__all__ = ["FNO", "SFNO", "MgNO", "ReferenceMgNO", "ReferenceHelmholtzMgNO"]
+__all__ = ["FNO", "SFNO", "LocalNO", "TransformerOperator", "MgNO", "ReferenceMgNO", "ReferenceHelmholtzMgNO"]
