@@ -17,6 +17,9 @@ from neuralop_kit.datasets.task_dataset import TaskDataset
 from neuralop_kit.datasets.tasks import Task
 from neuralop_kit.solvers.errors import DataError
 
+# The name of our layout, beside those of others.
+LAYOUT = "neuralop_kit"
+
 
 class TrajectoryShard(FieldFile):
     """One shard of trajectories: checked when first read, every frame verified once.
@@ -69,7 +72,7 @@ def contents_of(description: Description, *, num_samples: int) -> Contents:
         for name in description.target_names
     )
     return Contents(
-        layout="neuralop_kit",
+        layout=LAYOUT,
         name=description.name,
         equation=description.equation,
         domain=description.domain,

@@ -98,9 +98,8 @@ def _write_root(file: h5py.File, contents: Contents, num_samples: int, origin: s
     file.attrs["n_spatial_dims"], file.attrs["n_trajectories"] = contents.domain.num_dims, num_samples
     file.attrs["equation"] = contents.equation
     file.attrs[DOMAIN_ATTRIBUTE] = np.bytes_(json.dumps(contents.domain.to_json()))
-    notes = {"file": origin, "layout": contents.layout}
-    notes |= {"assumptions": contents.assumptions, "defects": contents.defects}
-    file.attrs["origin"] = np.bytes_(json.dumps(notes))
+    notes = {"assumptions": contents.assumptions, "defects": contents.defects}
+    file.attrs["origin"] = np.bytes_(json.dumps({"file": origin, "layout": contents.layout, **notes}))
 
 
 def _write_scalars(file: h5py.File, contents: Contents, samples: range) -> None:

@@ -65,7 +65,8 @@ def _of_files(data: TaskDataset, samples: Sequence[int] | None) -> tuple[dict[st
     channels = {name: values[:, :, ordered.index(name)] for name in names}
     if data.contents.times is None:
         return {name: field[:, 0] for name, field in channels.items()}, None
-    rows = [times if (times := file.contents.times).ndim == 1 else times[one] for file, one in chosen]
+    every = [(file.contents.times, one) for file, one in chosen]
+    rows = [times if times.ndim == 1 else times[one] for times, one in every if times is not None]
     alike = all(np.array_equal(row, rows[0]) for row in rows)
     return channels, rows[0] if alike else np.stack(rows)
 

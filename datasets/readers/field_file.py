@@ -59,9 +59,8 @@ class FieldFile:
     def _check_finite(self, block: Numbers, samples: range) -> None:
         finite = np.isfinite(block)
         if not finite.all():
-            rows = finite.reshape(len(block), -1).all(axis=1)
             # A block of length one holds for all samples.
-            bad = [i for i, good in zip(samples, rows, strict=False) if not good]
+            bad = [i for i, part in zip(samples, finite, strict=False) if not part.all()]
             raise NonFiniteError(
                 f"expected finite numbers, got NaN or infinity in samples {bad[:8]} of {self.container.path}; leave "
                 "them out, or fetch the file again"
@@ -91,7 +90,8 @@ class FieldFile:
         axes, space = variable.axes, SPACE_LETTERS[: len(self.contents.shape)]
         if len(array.shape) != len(axes):
             raise DataError(f"expected {len(axes)} axes at {place} of {self.container.path}, got shape {array.shape}")
-        chosen = {"n": slice(samples.start, samples.stop), "t": slice(frames.start, frames.stop, frames.step), ONE: 0}
+        frame_slice = slice(frames.start, frames.stop, frames.step)
+        chosen: dict[str, slice | int] = {"n": slice(samples.start, samples.stop), "t": frame_slice, ONE: 0}
         with self.container.explained():
             values = np.asarray(array[tuple(chosen.get(letter, slice(None)) for letter in axes)])
         letters = axes.replace(ONE, "")

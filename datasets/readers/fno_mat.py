@@ -1,6 +1,6 @@
 """MATLAB files of the FNO, PINO and MgNO papers, version 5 (scipy) and 7.3 (HDF5, axes reversed)."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,14 +27,11 @@ class FnoMat(Layout):
     """
 
     name = "FNO .mat"
-    container: type[Container] = MatlabContainer
+    container: ClassVar[type[Container]] = MatlabContainer
 
     def matches(self, file: Any) -> bool:
         """One of the pairs of names."""
-        return any(
-            {first, second} <= set(file.names())
-            for first, second in (("coeff", "sol"), ("a", "u"), ("input", "output"))
-        )
+        return any(pair <= set(file.names()) for pair in PAIRS)
 
     def contents(self, file: Any, hints: Hints) -> Contents:
         """See the base class."""

@@ -59,7 +59,7 @@ class Hdf5Container(Container):
         item = self.item(place)
         if not isinstance(item, h5py.Dataset):
             raise DataError(f"expected a dataset at {place} of {self.path}, got a group; the file was changed")
-        return item  # type: ignore[no-any-return]
+        return item
 
     def item(self, place: str) -> Any:
         """A group or dataset, every link on the way checked, the dataset too."""

@@ -40,7 +40,7 @@ class MatlabContainer(Container):
         if place not in known:
             with self.explained():
                 known[place] = self._load(place)
-        return known[place]  # type: ignore[no-any-return]
+        return known[place]
 
     def _open(self) -> dict[str, Any]:
         return {}

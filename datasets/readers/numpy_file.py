@@ -29,7 +29,7 @@ class NumpyContainer(Container):
         """The array."""
         if place != "u":
             raise DataError(f"expected the place 'u', got {place!r}; a .npy file holds one array")
-        return self.opened  # type: ignore[no-any-return]
+        return self.opened
 
     def _open(self) -> Any:
         # A map is refused by the system when the header declares more than the file has.

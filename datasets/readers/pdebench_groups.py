@@ -51,18 +51,21 @@ class PDEBenchGroups(Layout):
             )
         defects: list[str] = []
         axes = f"t{space}c"
+        channels: tuple[str, ...] = ("c",)
         if len(space) == 1:
-            problem, equation, channels, boundary = "diffusion-sorption", SORPTION, ("c",), "dirichlet"
+            problem, equation, boundary = "diffusion-sorption", SORPTION, "dirichlet"
             start = np.asarray(data[(slice(0, 1),)])
             if np.ptp(start) == 0:
                 defects.append("initial states are constant in space: a family with one parameter only")
         elif data.shape[-1] == 2:
-            problem, equation, channels, boundary = "diffusion-reaction", REACTION, ("u", "v"), "neumann"
+            problem, equation, boundary = "diffusion-reaction", REACTION, "neumann"
+            channels = ("u", "v")
             axes = "tyxc"
             defects.append("the first space axis is y: axes were swapped; initial states are white noise per cell, "
                            "which depends on the mesh: no study of resolutions with it")  # fmt: skip
         else:
-            problem, equation, channels, boundary = "shallow-water", DAM_BREAK, ("h",), "neumann"
+            problem, equation, boundary = "shallow-water", DAM_BREAK, "neumann"
+            channels = ("h",)
         sizes = dict(zip(axes, data.shape, strict=True))
         if sizes["c"] != len(channels) or any(len(grid[a]) != sizes[a] for a in f"t{space}"):
             raise DataError(

@@ -36,7 +36,7 @@ class TorchContainer(Container):
         """One tensor."""
         if place not in self.opened:
             raise DataError(f"expected a tensor {place!r} in {self.path}, got {list(self.opened)[:8]}")
-        return self.opened[place]  # type: ignore[no-any-return]
+        return self.opened[place]
 
     def _open(self) -> dict[str, Any]:
         _check_archive(self.path)
