@@ -10,6 +10,11 @@ Dopri8           order 8, for tight tolerances
 Heun             order 2
 RK4              order 4, fixed steps
 Euler            order 1, fixed steps
+Rosenbrock23     stiff problems, order 2
+Rodas5P          stiff problems, order 5
+AutoSwitch       explicit where that is enough, stiff where it is not
+DenseLU          linear systems of stiff methods, by factorization
+Krylov           the same without a matrix, by GMRES
 PIController     step sizes from the last two errors, the default
 IController      step sizes from the last error
 PIDController    step sizes from the last three errors
@@ -21,10 +26,13 @@ Replay           the same gradients from the accepted states alone, for long sol
 """
 
 from neuralop_kit.solvers.ode.adjoint import Direct
+from neuralop_kit.solvers.ode.auto_switch import AutoSwitch
 from neuralop_kit.solvers.ode.control import Joint, PerSample
 from neuralop_kit.solvers.ode.controllers import FixedStep, IController, PIController, PIDController
 from neuralop_kit.solvers.ode.explicit import RK4, Bosh3, Dopri5, Dopri8, Euler, Heun, Tsit5
+from neuralop_kit.solvers.ode.linear import DenseLU, Krylov
 from neuralop_kit.solvers.ode.replay import Replay
+from neuralop_kit.solvers.ode.rosenbrock import Rodas5P, Rosenbrock23
 from neuralop_kit.solvers.ode.solution import Solution, Statistics
 from neuralop_kit.solvers.ode.solve import odeint
 
@@ -39,6 +47,11 @@ __all__ = [
     "Heun",
     "RK4",
     "Euler",
+    "Rosenbrock23",
+    "Rodas5P",
+    "AutoSwitch",
+    "DenseLU",
+    "Krylov",
     "PIController",
     "IController",
     "PIDController",

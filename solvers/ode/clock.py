@@ -68,7 +68,7 @@ class Clock:
     @property
     def is_running(self) -> bool:
         """Whether any row is on its way."""
-        return np.count_nonzero(self.running) > 0
+        return bool(np.count_nonzero(self.running))
 
     def begin(self, length: Floats) -> None:
         """Set the first step, positive lengths."""
@@ -103,7 +103,7 @@ class Clock:
             is_clean = np.count_nonzero(accepted | (~self.running & finite)) == num_rows
         self.t = stop
         self._choose(error if is_finite else np.where(finite, error, np.inf), accepted)
-        return Move(start, stop, h, accepted, num_taken > 0, is_clean, is_finite)
+        return Move(start, stop, h, accepted, bool(num_taken), is_clean, is_finite)
 
     def _choose(self, error: Floats, accepted: Flags) -> None:
         log_error = np.log(np.maximum(error, TINY))

@@ -20,7 +20,7 @@ class ExplicitRungeKutta(Method):
 
     def __init__(self, *, compile: bool = False) -> None:
         super().__init__(compile=compile)
-        self.order = self.tableau.order
+        self.order = self.control_order = self.tableau.order
         self.has_companion = self.tableau.error is not None
         self.evaluations_per_step = self.tableau.num_stages - 1
         self.stability_size = self.tableau.stability_size

@@ -28,7 +28,7 @@ def initial_step(stepper: Stepper, start: Floats, goal: Floats, y: Tensor, slope
     bend = read(control.rms(change / scale)) / np.where(first > 0, first, 1.0)
     steepest = np.maximum(speed, bend)
     flat = ~(steepest > 1e-15)
-    second = (0.01 / np.where(flat, 1.0, steepest)) ** (1 / stepper.method.order)
+    second = (0.01 / np.where(flat, 1.0, steepest)) ** (1 / stepper.method.control_order)
     second = np.where(flat, np.maximum(1e-6, 1e-3 * first), second)
     # A trial state at which the field is not finite says nothing but that steps should begin small.
     return np.minimum(np.where(np.isfinite(bend), np.minimum(100 * first, second), first), span)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 
 from neuralop_kit.solvers.ode.host import send
 from neuralop_kit.solvers.ode.march import Problem
@@ -30,7 +31,7 @@ def leaves_of(problem: Problem, y0: Tensor) -> Leaves:
     stepper = problem.stepper
     with torch.enable_grad():
         # Nodes are numbered in the order of their birth.
-        birth = y0.new_zeros((), requires_grad=True).clone().grad_fn._sequence_nr()
+        birth = get_gradient_edge(y0.new_zeros((), requires_grad=True).clone()).node._sequence_nr()
         value = stepper.field(stepper.control.spread(send(problem.times[0], y0), y0.ndim), y0.detach())
     found: dict[int, Tensor] = {}
     if isinstance(stepper.field, nn.Module):

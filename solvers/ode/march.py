@@ -1,7 +1,7 @@
 """The loop: trial step, one look at its error, next trial step."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ class Problem:
             self.times[0],
             self.times[-1],
             self.controller,
-            self.stepper.method.order,
+            self.stepper.method.control_order,
             max_steps=self.max_steps,
             min_step=self.min_step,
         )
@@ -109,7 +109,9 @@ class Course:
 
 def run(problem: Problem, y: Tensor, observers: Sequence[Observer] = ()) -> Course:
     """One trial step after the other; gradients flow through whatever was accepted, step sizes are constants."""
-    stepper, clock, outputs, rows = problem.stepper, problem.clock(), problem.outputs(), StepRows()
+    clock, outputs, rows = problem.clock(), problem.outputs(), StepRows()
+    selector = problem.stepper.method.selector()
+    stepper = replace(problem.stepper, method=selector.method)
     y, slope, riders = begin(problem, clock, y)
     while clock.is_running:
         start = clock.t
@@ -126,6 +128,10 @@ def run(problem: Problem, y: Tensor, observers: Sequence[Observer] = ()) -> Cour
         outputs.add(step.points, y, trial.stages)
         rows.add(move, trial.error, trial.stiffness)
         y, slope = follow(step, slope)
+        selector.observe(trial.stiffness, move.h)
+        if selector.method is not stepper.method:
+            stepper = replace(stepper, method=selector.method)
+            clock.order = selector.method.control_order
     return Course(clock, rows, outputs, riders, y)
 
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from neuralop_kit.solvers.ode.controllers import Floats
+
 Field = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -16,8 +18,7 @@ class Increment(NamedTuple):
         y: the state at the end of the step.
         slope: the field there, with which the next step begins.
         defect: the companion's ``y`` minus ``y``; ``None`` for a method without a companion.
-        slope_change, state_change: two evaluations near the end of the step, subtracted: their quotient is about the
-            largest eigenvalue of the Jacobian in modulus.
+        slope_change, state_change: the quotient of their norms is about the largest |eigenvalue| of the Jacobian.
         stages: tensors ``k_i`` that carry the dense output.
     """
 
@@ -38,6 +39,7 @@ class Method(ABC):
 
     Attributes:
         order: of the solution it returns.
+        control_order: the power of ``h`` with which its error estimate falls.
         has_companion: whether it estimates its error.
         evaluations_per_step: evaluations of the field that a trial step costs, its last one at the end of the step.
         stability_size: the largest ``h L`` for which ``y' = -L y`` decays; infinite for stiff methods.
@@ -45,6 +47,7 @@ class Method(ABC):
     """
 
     order: int
+    control_order: int
     has_companion: bool = True
     evaluations_per_step: int
     stability_size: float
@@ -56,3 +59,21 @@ class Method(ABC):
     @abstractmethod
     def step(self, field: Field, t: Tensor, y: Tensor, slope: Tensor, h: Tensor) -> Increment:
         """A step from ``t`` to ``t + h``; ``slope`` is ``field(t, y)``, and ``t``, ``h`` broadcast against ``y``."""
+
+    def selector(self) -> "Selector":
+        """Says which method takes the next step: this one."""
+        return Selector(self)
+
+
+class Selector:
+    """The method of a solve, step by step; this one never changes.
+
+    Args:
+        method: takes the next step.
+    """
+
+    def __init__(self, method: Method) -> None:
+        self.method = method
+
+    def observe(self, stiffness: Tensor, h: Floats) -> None:
+        """Hear of a row of accepted steps: estimates ``S``, and lengths, which are 0 where no step was taken."""

@@ -1,7 +1,9 @@
 """Methods by name."""
 
+from neuralop_kit.solvers.ode.auto_switch import AutoSwitch
 from neuralop_kit.solvers.ode.explicit import RK4, Bosh3, Dopri5, Dopri8, Euler, Heun, Tsit5
 from neuralop_kit.solvers.ode.method import Method
+from neuralop_kit.solvers.ode.rosenbrock import Rodas5P, Rosenbrock23
 
 METHODS: dict[str, type[Method]] = {
     "tsit5": Tsit5,
@@ -11,4 +13,7 @@ METHODS: dict[str, type[Method]] = {
     "heun": Heun,
     "rk4": RK4,
     "euler": Euler,
+    "rosenbrock23": Rosenbrock23,
+    "rodas5p": Rodas5P,
+    "auto": AutoSwitch,
 }
