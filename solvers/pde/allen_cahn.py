@@ -48,9 +48,9 @@ class AllenCahn(SpectralStepper):
         self.diffusivity = float(diffusivity)
 
     def linear(self, grid: SpectralGrid) -> Tensor:
-        """``1 - diffusivity |k|^2``."""
-        return 1.0 - self.diffusivity * grid.squared
+        """``-diffusivity |k|^2``."""
+        return -self.diffusivity * grid.squared
 
     def nonlinear(self, u_hat: Tensor, grid: SpectralGrid) -> Tensor:
-        """``-u^3``."""
-        return -grid.to_modes(grid.to_space(u_hat) ** 3)
+        """``u - u^3``: growth too, because waves that are too short for the cubic to stop must not grow."""
+        return u_hat - grid.to_modes(grid.to_space(u_hat) ** 3)

@@ -61,7 +61,7 @@ class BilinearElements:
         (mass_x, stiff_x), (mass_y, stiff_y) = self._element_tables(0), self._element_tables(1)
         local = self._local(along_x, stiff_x, mass_y) + self._local(along_y, mass_x, stiff_y)
         local = local + self._local(mass, mass_x, mass_y)
-        sums: dict[tuple[int, int], Tensor] = {}
+        sums: dict[tuple[int, ...], Tensor] = {}
         for ax in (0, 1):
             for bx in (0, 1):
                 for ay in (0, 1):

@@ -61,9 +61,9 @@ class Fisher(SpectralStepper):
         return fields.sigmoid()
 
     def linear(self, grid: SpectralGrid) -> Tensor:
-        """``-diffusivity |k|^2 + rate``."""
-        return self.rate - self.diffusivity * grid.squared
+        """``-diffusivity |k|^2``."""
+        return -self.diffusivity * grid.squared
 
     def nonlinear(self, u_hat: Tensor, grid: SpectralGrid) -> Tensor:
-        """``-rate u^2``."""
-        return grid.to_modes(-self.rate * grid.to_space(u_hat) ** 2)
+        """``rate u (1 - u)``: growth too, because waves that are too short for the square to stop must not grow."""
+        return self.rate * (u_hat - grid.to_modes(grid.to_space(u_hat) ** 2))

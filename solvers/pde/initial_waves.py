@@ -148,7 +148,7 @@ class TruncatedFourier(InitialWaves):
         size = (2 * self.cutoff + 1,) * self.domain.num_dims
         numbers = standard_normal(batch, (*size, 2), generator)
         coefficients = torch.view_as_complex(numbers)
-        coefficients[(slice(None), *[self.cutoff] * self.domain.num_dims)] = 0
+        coefficients.view(batch, -1)[:, math.prod(size) // 2] = 0  # the mean
         reference = self._evaluate(coefficients, (16 * self.cutoff,) * self.domain.num_dims)
         u = self._evaluate(coefficients, shape)
         return _finished(u / reference.flatten(1).abs().amax(dim=1).view(-1, *[1] * len(shape)), dtype, device)
