@@ -4,9 +4,10 @@ Trainer                   the loop: any optimizer, several resolutions, killed a
 EarlyStopping, Checkpoints, PerStep, PerEpoch, TensorBoardLog     what a trainer may be given
 relative_l2, relative_h1  quadrature-weighted relative errors; RelativeL2, RelativeH1 as objects with residuals
 rmse, nrmse, nrmse_per_step, vrmse, crmse, max_error, boundary_rmse, frmse_bands, error_shells, PDEBENCH_BANDS
-                          the measures of PDEBench, The Well and APEBench, by their own definitions
+                          the measures of PDEBench and The Well, by their own definitions
 pdebench_scores           all of PDEBench's at once, aggregated over samples as there
 window_means, WELL_WINDOWS   a rollout's error over The Well's windows of steps
+apebench_curve, apebench_score   a rollout's error per step, and the geometric mean of it, as in APEBench
 rollout, rollout_errors   autoregressive prediction and its error after each step
 Normalized                a model in physical units around one in normalised ones, by ChannelStatistics
 save_model, load_model    a trained operator is one folder
@@ -36,7 +37,7 @@ from neuralop_kit.training.progress import EarlyStopping
 from neuralop_kit.training.rollout import rollout, rollout_errors
 from neuralop_kit.training.saved import load_model, save_model
 from neuralop_kit.training.schedules import PerEpoch, PerStep
-from neuralop_kit.training.scores import WELL_WINDOWS, pdebench_scores, window_means
+from neuralop_kit.training.scores import WELL_WINDOWS, apebench_curve, apebench_score, pdebench_scores, window_means
 from neuralop_kit.training.trainer import Trainer
 
 __all__ = [
@@ -63,6 +64,8 @@ __all__ = [
     "pdebench_scores",
     "window_means",
     "WELL_WINDOWS",
+    "apebench_curve",
+    "apebench_score",
     "rollout",
     "rollout_errors",
     "Normalized",

@@ -1,7 +1,7 @@
 """The measures of PDEBench, The Well, the FNO paper and APEBench, by their own definitions.
 
     rmse                    PDEBench: root mean square error, in the unit of the field
-    nrmse, nrmse_per_step   PDEBench, APEBench: root mean square error over root mean square of the target
+    nrmse, nrmse_per_step   PDEBench: root mean square error over root mean square of the target
     vrmse                   The Well: the same over the standard deviation of the target
     max_error               PDEBench: largest absolute error
     crmse                   PDEBench: error of the conserved mean
@@ -68,7 +68,7 @@ def nrmse(
 def nrmse_per_step(prediction: Tensor, target: Tensor, *, domain: Domain, skip_frames: int = 0) -> Tensor:
     """:func:`nrmse` at each time of a trajectory ``(batch, time, channel, *space)``: shape ``(time,)``.
 
-    The curve that APEBench reports for one trained model; over training seeds it takes the median.
+    A mean over samples and channels; APEBench sums over channels, see :func:`apebench_curve`.
     """
     values = nrmse(prediction, target, domain=domain, skip_frames=skip_frames, reduction="none")
     if values.ndim != 3:

@@ -1,4 +1,4 @@
-"""Numbers to stand beside published ones: PDEBench's table of one run, and The Well's windows of a rollout."""
+"""Numbers to stand beside published ones: PDEBench's table, The Well's windows of a rollout, APEBench's curve."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -18,6 +18,7 @@ from neuralop_kit.training.metrics import (
 )
 
 BAND_NAMES = ("low", "mid", "high")
+APEBENCH_STEPS = 100
 WELL_WINDOWS: tuple[tuple[int, int], ...] = ((6, 12), (13, 30))
 
 
@@ -90,3 +91,51 @@ def window_means(errors: Tensor, windows: Sequence[tuple[int, int]] = WELL_WINDO
     if errors.shape[-1] < needed:
         raise ShapeError(f"expected at least {needed} steps, got {errors.shape[-1]}; roll out further")
     return torch.stack([errors[..., first:end].mean(dim=-1) for first, end in windows], dim=-1)
+
+
+def apebench_curve(prediction: Tensor, target: Tensor, *, domain: Domain) -> Tensor:
+    """APEBench's mean nRMSE after each step of a rollout: shape ``(time,)``.
+
+        mean over samples of  sum over channels of  sqrt(sum_x (p - t)^2) / sqrt(sum_x t^2)
+
+    Channels are *summed*, so that a state of C channels predicted as zero scores C, not 1. For several training seeds
+    take the median of their curves at each step: ``torch.stack(curves).quantile(0.5, dim=0)``, which for an even number
+    of seeds lies between the middle two.
+
+    Args:
+        prediction, target: of the rollout without its given first state, ``(batch, time, channel, *space)``.
+        domain: says which axes are space; its quadrature weighs the points.
+
+    Raises:
+        ShapeError: the shapes do not match, or these are no trajectories.
+
+    Source: Koehler et al. (2024), arXiv 2411.00180; exponax, which defines its metrics.
+
+    >>> apebench_curve(torch.zeros(4, 3, 2, 32), torch.ones(4, 3, 2, 32), domain=Domain.periodic((1.0,))).tolist()
+    [2.0, 2.0, 2.0]
+    """
+    values = nrmse(prediction, target, domain=domain, reduction="none")
+    if values.ndim != 3:
+        raise ShapeError(
+            f"expected a trajectory (batch, time, channel, *space) with {domain.num_dims} space axes, "
+            f"got {tuple(prediction.shape)}; roll the model out"
+        )
+    return values.sum(dim=2).mean(dim=0)
+
+
+def apebench_score(curve: Tensor, *, num_steps: int = APEBENCH_STEPS) -> Tensor:
+    """APEBench's one number for a rollout: the geometric mean of its error over the first steps.
+
+    Args:
+        curve: error per step ``(..., time)``, from :func:`apebench_curve`, positive.
+        num_steps: how many count, at least 1.
+
+    Raises:
+        ShapeError: there are fewer steps.
+
+    >>> apebench_score(torch.tensor([0.01, 1.0, 7.0]), num_steps=2).item()  # doctest: +ELLIPSIS
+    0.1...
+    """
+    if not 1 <= num_steps <= curve.shape[-1]:
+        raise ShapeError(f"expected between 1 and {curve.shape[-1]} steps, got {num_steps}; roll out further")
+    return curve[..., :num_steps].log().mean(dim=-1).exp()

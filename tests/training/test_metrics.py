@@ -9,6 +9,8 @@ import torch
 from neuralop_kit.solvers import Domain
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
 from neuralop_kit.training import (
+    apebench_curve,
+    apebench_score,
     boundary_rmse,
     crmse,
     error_shells,
@@ -140,6 +142,15 @@ class TestTheWell:
         with pytest.raises(ShapeError, match="30 steps"):
             window_means(errors[:, :29])
 
+    @pytest.mark.parametrize("dims", [1, 2, 3])
+    def test_vrmse_by_its_formula(self, dims):
+        p, t = (field.numpy() for field in trajectories(dims))
+        each = [
+            math.sqrt(((p[i] - t[i]) ** 2).mean() / (t[i].var(ddof=1) + 1e-7)) for i in np.ndindex(*p.shape[:3])
+        ]  # fmt: skip
+        ours = vrmse(torch.from_numpy(p), torch.from_numpy(t), domain=BOX[dims])
+        assert ours.item() == pytest.approx(np.mean(each), rel=1e-12)
+
     @pytest.mark.parametrize("shape", [(7,), (8, 9)])
     def test_predicting_the_spatial_mean(self, shape):
         t = torch.randn(5, 2, *shape, dtype=torch.float64) + 3
@@ -150,6 +161,27 @@ class TestTheWell:
     def test_constant_target_is_saved_by_the_epsilon(self):
         t = torch.ones(1, 1, 8, dtype=torch.float64)
         assert vrmse(1.1 * t, t).item() == pytest.approx(0.1 / math.sqrt(1e-7), rel=1e-12)
+
+
+class TestAPEBench:
+    def test_curve_by_its_formula(self):
+        p, t = (field.numpy() for field in trajectories(2, batch=4, time=3, channels=2))
+        expected = np.zeros(3)
+        for n, k, c in np.ndindex(4, 3, 2):
+            expected[k] += np.linalg.norm(p[n, k, c] - t[n, k, c]) / np.linalg.norm(t[n, k, c]) / 4
+        ours = apebench_curve(torch.from_numpy(p), torch.from_numpy(t), domain=BOX[2])
+        np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-13)
+
+    def test_score_is_a_geometric_mean_over_a_hundred_steps(self):
+        curve = torch.rand(2, 130, dtype=torch.float64) + 0.1
+        expected = np.prod(curve.numpy()[:, :100] ** (1 / 100), axis=1)
+        np.testing.assert_allclose(apebench_score(curve).numpy(), expected, rtol=1e-12)
+
+    def test_what_is_not_a_rollout(self):
+        with pytest.raises(ShapeError, match="trajectory"):
+            apebench_curve(torch.ones(2, 1, 8), torch.ones(2, 1, 8), domain=BOX[1])
+        with pytest.raises(ShapeError, match="roll out further"):
+            apebench_score(torch.ones(99))
 
 
 class TestEveryMetric:
