@@ -15,9 +15,11 @@ from neuralop_kit.datasets.opening import open_dataset
 from neuralop_kit.datasets.plan import DEFAULT_SPLITS
 from neuralop_kit.datasets.problems import PROBLEMS
 from neuralop_kit.datasets.task_dataset import TaskDataset
+from neuralop_kit.datasets.trajectory_shard import LAYOUT
 from neuralop_kit.datasets.well_writer import write_well
 from neuralop_kit.solvers.errors import ArgumentError, MissingExtraError, NeuralopKitError
 
+SETTINGS = sorted({problem.setting for problem in PROBLEMS.values()} - {""})
 SUCCESS, FAULTS_FOUND, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -41,6 +43,7 @@ def _generate(options: argparse.Namespace) -> int:
         options.out,
         samples=options.samples,
         resolution=resolution,
+        settings=options.settings,
         seed=options.seed,
         splits=dict(options.splits) if options.splits else None,
         workers=options.workers,
@@ -51,8 +54,8 @@ def _generate(options: argparse.Namespace) -> int:
     return SUCCESS
 
 
-def _list(_: argparse.Namespace) -> int:
-    sys.stdout.write(list_problems() + "\n")
+def _list(options: argparse.Namespace) -> int:
+    sys.stdout.write(list_problems(settings=options.settings) + "\n")
     return SUCCESS
 
 
@@ -72,7 +75,7 @@ def _describe(options: argparse.Namespace) -> int:
 
 def _convert(options: argparse.Namespace) -> int:
     data = open_dataset(options.path, options.split, axes=options.axes)
-    if not isinstance(data, TaskDataset) or data.contents.layout == "neuralop_kit":
+    if not isinstance(data, TaskDataset) or data.contents.layout == LAYOUT:
         raise ArgumentError(f"expected a file of others, got {options.path}, which is in The Well's layout already")
     sys.stdout.write(f"{write_well(data, options.out)}: {data.contents.layout} in The Well's layout\n")
     return SUCCESS
@@ -98,7 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m neuralop_kit.datasets", description="Fields on disk.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     make = commands.add_parser("generate", help="solve a problem for many random inputs; resumes after a kill")
-    make.add_argument("problem", help=f"one of: {', '.join(PROBLEMS)}")
+    make.add_argument("problem", help="a name of the list")
+    make.add_argument("--settings", choices=SETTINGS, help="whose numbers, where several published a problem")
     make.add_argument("--samples", type=int, required=True, help="in all splits together")
     make.add_argument(
         "--resolution", type=int, nargs="+", required=True, help="points per axis, one number or one each"
@@ -109,7 +113,8 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the stored numbers")
     shares = " ".join(f"{name}={share}" for name, share in DEFAULT_SPLITS.items())
     make.add_argument("--splits", type=_share, nargs="+", metavar="NAME=SIZE", help=f"relative sizes, default {shares}")
-    commands.add_parser("list", help="the problems that can be generated")
+    show = commands.add_parser("list", help="the problems that can be generated")
+    show.add_argument("--settings", choices=SETTINGS, help="only those with published numbers of this origin")
     about = commands.add_parser("describe", help="what a dataset or a file holds, in words and pictures")
     about.add_argument("path", help="a dataset folder, or a file of any known layout")
     about.add_argument("--pictures", metavar="FOLDER", default=".", help="for a contact sheet and a film, default here")

@@ -14,6 +14,7 @@ from neuralop_kit.datasets.shard import Shard
 from neuralop_kit.datasets.statistics import FieldStatistics
 from neuralop_kit.datasets.survey import survey
 from neuralop_kit.datasets.task_dataset import TaskDataset
+from neuralop_kit.datasets.trajectory_shard import LAYOUT
 
 
 def describe(path: str | Path, *, axes: str | None = None) -> str:
@@ -30,8 +31,9 @@ def describe(path: str | Path, *, axes: str | None = None) -> str:
     if (path / MANIFEST).exists():
         return _of_folder(Manifest.load(path))
     data = any_split(path, axes=axes)
-    ours = not isinstance(data, TaskDataset) or data.contents.layout == "neuralop_kit"
-    return _of_shard(path) if ours else _of_files(data)
+    if isinstance(data, TaskDataset) and data.contents.layout != LAYOUT:
+        return _of_files(data)
+    return _of_shard(path)
 
 
 def any_split(path: Path, *, axes: str | None = None) -> FieldDataset:
@@ -41,10 +43,11 @@ def any_split(path: Path, *, axes: str | None = None) -> FieldDataset:
     return open_dataset(path, axes=axes)
 
 
-def list_problems() -> str:
-    """One line per problem: name and equation."""
-    width = max(map(len, PROBLEMS))
-    return "\n".join(f"{name:{width}}  {problem.equation}" for name, problem in PROBLEMS.items())
+def list_problems(*, settings: str | None = None) -> str:
+    """One line per problem, or per problem of these published settings: name, settings, equation."""
+    rows = [(name, p.setting, p.equation) for name, p in PROBLEMS.items() if settings in (None, p.setting)]
+    widths = [max(len(row[k]) for row in rows) for k in (0, 1)]
+    return "\n".join(f"{name:{widths[0]}}  {whose:{widths[1]}}  {equation}" for name, whose, equation in rows)
 
 
 def _of_folder(manifest: Manifest) -> str:

@@ -33,6 +33,7 @@ def generate(
     *,
     samples: int,
     resolution: int | Sequence[int],
+    settings: str | None = None,
     seed: int = 0,
     splits: Mapping[str, float] | None = None,
     workers: int = 1,
@@ -54,6 +55,8 @@ def generate(
         out: the folder, made if missing; one dataset each.
         samples: in all splits together.
         resolution: points per axis, one number for all axes or one each.
+        settings: whose numbers: ``"fno"``, ``"pdebench"``, ``"apebench"``, ``"mgno"``; needed where ``name`` alone is
+            no problem, as in ``generate("shallow-water", settings="pdebench", ...)``.
         seed: of the dataset, >= 0.
         splits: sizes of ``train``, ``valid``, ``test`` relative to each other; by default 0.8, 0.1, 0.1.
         workers: processes, each with one thread. More than one needs ``if __name__ == "__main__":`` around the call.
@@ -64,7 +67,7 @@ def generate(
         ``out``, for :func:`open_dataset`.
 
     Raises:
-        RegistryError: there is no problem of this name.
+        RegistryError: there is no problem of this name with these settings, or more than one.
         ArgumentError: an argument is out of range.
         DataError: the folder holds another dataset, cannot be written, is being written, or the disk is full.
         ConvergenceError, NonFiniteError: a solver failed; what was stored until then is kept.
@@ -76,7 +79,7 @@ def generate(
     ...     len(data), data[0][0].shape
     (8, torch.Size([1, 16, 16]))
     """
-    problem = PROBLEMS[name] if isinstance(name, str) else name
+    problem = _chosen(name, settings)
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ArgumentError(f"expected at least one worker, got {workers}; try {os.cpu_count()}")
     description = problem.describe(problem.shape(resolution), dtype=dtype)
@@ -93,6 +96,12 @@ def generate(
         # Also what a process killed behind the last step left.
         shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
     return folder
+
+
+def _chosen(name: str | Problem, settings: str | None) -> Problem:
+    if isinstance(name, Problem):
+        return name
+    return PROBLEMS[name] if settings is None else PROBLEMS.choose(name, settings)
 
 
 @dataclass(frozen=True)

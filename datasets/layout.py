@@ -63,7 +63,8 @@ def shard_image(
     taken = sorted(set(description.parameters) & {*WELL_ATTRIBUTES, *OUR_ATTRIBUTES})
     if taken:
         raise ArgumentError(f"expected parameters not named like attributes of the layout, got {taken}; rename them")
-    with h5py.File("shard", "w", driver="core", backing_store=False, libver=LIBRARY_VERSIONS) as file:
+    # Without a cache for chunks they lie in the order in which they are written.
+    with h5py.File("shard", "w", driver="core", backing_store=False, libver=LIBRARY_VERSIONS, rdcc_nbytes=0) as file:
         file.attrs["dataset_name"] = description.name
         file.attrs["grid_type"] = "spherical" if isinstance(description.domain, SphereDomain) else "cartesian"
         file.attrs["n_spatial_dims"] = description.domain.num_dims
@@ -136,16 +137,24 @@ def _write_fields(file: h5py.File, description: Description, fields: Mapping[str
     for rank in range(3):
         group = file.create_group(f"t{rank}_fields", track_order=True)
         group.attrs["field_names"] = texts(description.field_names if rank == 0 else [])
+    stored = []
     for name in description.field_names:
         # No shuffle filter: it only helps a compressor, and without one it only costs time.
+        values, chunks = fields[name], chunk_shape(description)
         field = file["t0_fields"].create_dataset(
-            name, data=fields[name], chunks=chunk_shape(description), fletcher32=True, track_times=False
+            name, values.shape, values.dtype, chunks=chunks, fletcher32=True, track_times=False
         )
         set_varying(field, sample=True, time=bool(description.times))
         field.attrs["dim_varying"] = np.ones(description.domain.num_dims, dtype=bool)
         field.attrs["unit"] = description.units[name]
         target = "state" if description.times else "target"
         field.attrs["role"] = "input" if name in description.input_names else target
+        stored.append((field, values))
+    lead = len(description.sample_shape) - len(description.shape) + 1
+    # All fields of a sample side by side, so that one read fetches them together.
+    for index in np.ndindex(stored[0][1].shape[:lead]):
+        for field, values in stored:
+            field[index] = values[index]
 
 
 def chunk_shape(description: Description) -> tuple[int, ...]:

@@ -133,9 +133,11 @@ class ShardDataset(FieldDataset):
         dtype = getattr(torch, self.description.dtype)
         inputs, targets = (torch.empty(len(samples), count, *self.shape, dtype=dtype) for count in counts)
         out = [(0, inputs.numpy()), (counts[0], targets.numpy())]
-        shards = np.searchsorted(self._ends, samples, side="right")
-        for number in np.unique(shards).tolist():
-            rows = np.flatnonzero(shards == number)
+        rows_of: dict[int, list[int]] = {}
+        for row, number in enumerate(np.searchsorted(self._ends, samples, side="right").tolist()):
+            rows_of.setdefault(number, []).append(row)
+        for number, chosen in rows_of.items():
+            rows = np.array(chosen)
             first = self._ends[number] - self._entries[number].samples
             self._shard(number).read(samples[rows] - first, rows, out)
         return inputs, targets

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from neuralop_kit.datasets.description import Description
 from neuralop_kit.datasets.fletcher import CHECKSUM_BYTES, matches
 from neuralop_kit.datasets.layout import FORMAT, FORMAT_VERSION, chunk_shape
+from neuralop_kit.datasets.positioned import read_adjacent
 from neuralop_kit.datasets.safety import attribute, open_safely
 from neuralop_kit.datasets.statistics import Array, FieldStatistics
 from neuralop_kit.solvers.atomic import explained
@@ -72,8 +73,7 @@ class Shard:
         """
         new = ~self._verified[samples]
         with explained(DataError, f"to read {self.path}"):
-            descriptor = self._descriptor()
-            checksums = [self._read_chunks(descriptor, samples, rows, first, array) for first, array in out]
+            checksums = self._read_chunks(self._descriptor(), samples, rows, out)
         if new.any():
             for (_, array), found in zip(out, checksums, strict=True):
                 self._verify(array, rows[new], found[new], samples[new])
@@ -98,22 +98,22 @@ class Shard:
         return self._file.fileno()
 
     def _read_chunks(
-        self, descriptor: int, samples: NDArray[np.intp], rows: NDArray[np.intp], first: int, array: Array
-    ) -> NDArray[np.uint8]:
-        """Fill rows of one array; returns the checksums ``(sample, channel, 4)`` that the file has for them."""
-        channels, size = array.shape[1], self.description.field_bytes
-        target = array.reshape(-1).view(np.uint8).data
-        checksums = np.empty((len(samples), channels, CHECKSUM_BYTES), dtype=np.uint8)
-        behind, read = checksums.reshape(-1).data, 0
-        # Reads at a place, unlike seek and read, can share a descriptor with the processes forked from this one.
-        for channel in range(channels):
-            places = self._offsets[first + channel, samples].tolist()
-            for k, (place, row) in enumerate(zip(places, rows.tolist(), strict=True)):
-                start, mark = (row * channels + channel) * size, (k * channels + channel) * CHECKSUM_BYTES
-                read += os.preadv(
-                    descriptor, (target[start : start + size], behind[mark : mark + CHECKSUM_BYTES]), place
-                )
-        if read != len(samples) * channels * (size + CHECKSUM_BYTES):
+        self, descriptor: int, samples: NDArray[np.intp], rows: NDArray[np.intp], out: list[tuple[int, Array]]
+    ) -> list[NDArray[np.uint8]]:
+        """Fill rows of the arrays; returns the checksums ``(sample, channel, 4)`` of each that the file has."""
+        size = self.description.field_bytes
+        places, targets, marks, checksums = [], [], [], []
+        for first, array in out:
+            channels = array.shape[1]
+            places += self._offsets[first : first + channels, samples].T.ravel().tolist()
+            content = array.reshape(-1).view(np.uint8).data
+            starts = (rows[:, None] * (channels * size) + np.arange(channels) * size).ravel().tolist()
+            targets += [content[start : start + size] for start in starts]
+            checksums.append(np.empty((len(samples), channels, CHECKSUM_BYTES), dtype=np.uint8))
+            behind = checksums[-1].reshape(-1).data
+            marks += [behind[k : k + CHECKSUM_BYTES] for k in range(0, len(behind), CHECKSUM_BYTES)]
+        done = read_adjacent(descriptor, places, [part for pair in zip(targets, marks, strict=True) for part in pair])
+        if done != len(places) * (size + CHECKSUM_BYTES):
             raise DataError(f"expected whole samples in {self.path}, got fewer bytes; the file was cut")
         return checksums
 

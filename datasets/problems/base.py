@@ -40,6 +40,7 @@ class Problem(ABC):
         input_names, target_names: one name per channel.
         units: unit of each field, ``"1"`` where it has none.
         parameters: numbers of the equation and of the distribution of its inputs.
+        setting: who published these numbers, such as ``"fno"`` or ``"pdebench"``; empty for our own.
         times: of the frames of a trajectory; empty for a steady problem, or from a state to a later one.
     """
 
@@ -51,6 +52,7 @@ class Problem(ABC):
     target_names: tuple[str, ...]
     units: Mapping[str, str]
     parameters: Mapping[str, Parameter]
+    setting: str = ""
     times: tuple[float, ...] = ()
 
     @abstractmethod
@@ -73,8 +75,15 @@ class Problem(ABC):
         self.domain.check_shape(sizes)
         return sizes
 
+    def difficulty(self, shape: Sequence[int]) -> dict[str, float]:
+        """How hard it is on this grid, in numbers without units; empty where no such numbers are known."""
+        return {}
+
     def describe(self, shape: Sequence[int], *, dtype: str = "float32") -> Description:
-        """What a dataset of this problem says about itself."""
+        """What a dataset of this problem says about itself, its difficulty on this grid included."""
+        difficulty = {
+            name: Parameter(value, "1", "difficulty on this grid") for name, value in self.difficulty(shape).items()
+        }
         return Description(
             name=self.name,
             equation=self.equation,
@@ -85,7 +94,7 @@ class Problem(ABC):
             input_names=self.input_names,
             target_names=self.target_names,
             units=self.units,
-            parameters=self.parameters,
+            parameters={**self.parameters, **difficulty},
             times=self.times,
         )
 
@@ -107,6 +116,22 @@ class ProblemRegistry(Mapping[str, Problem]):
         if name not in self._problems:
             raise RegistryError(f"expected a problem among {sorted(self._problems)}, got {name!r}; take one of these")
         return self._problems[name]
+
+    def choose(self, name: str, settings: str) -> Problem:
+        """The problem ``name``, or the one whose name begins so, with the numbers that ``settings`` published.
+
+        Raises:
+            RegistryError: there is none, or there are several; the message lists them.
+        """
+        found = [p for p in self._problems.values() if p.setting == settings and f"{p.name}-".startswith(f"{name}-")]
+        exact = [p for p in found if p.name == name]
+        if len(found) != 1 and not exact:
+            known = sorted(p.name for p in found or self._problems.values() if p.setting == settings)
+            raise RegistryError(
+                f"expected one problem {name!r} with settings {settings!r}, got {len(found)}; take one of these names: "
+                f"{known or sorted({p.setting for p in self._problems.values()} - {''})}"
+            )
+        return (exact or found)[0]
 
     def __contains__(self, name: object) -> bool:
         return name in self._problems

@@ -7,10 +7,18 @@ import torch
 from neuralop_kit.datasets.description import Parameter
 from neuralop_kit.datasets.problems.base import Problem, Samples
 from neuralop_kit.solvers.domain import Domain
-from neuralop_kit.solvers.pde import Darcy, LogNormal, TwoPhase
+from neuralop_kit.solvers.pde import (
+    CoefficientDistribution,
+    Darcy,
+    GaussianBumps,
+    LogNormal,
+    MultiscaleTrigonometric,
+    TwoPhase,
+)
 from neuralop_kit.solvers.random_fields import GaussianRandomField
 
 UNIT_SQUARE = Domain.box((1.0, 1.0), boundary="dirichlet", nodes="cell")
+CENTRED_SQUARE = Domain.box((2.0, 2.0), boundary="dirichlet", nodes="cell", origin=(-1.0, -1.0))
 
 
 class DarcyFlow(Problem):
@@ -26,7 +34,9 @@ class DarcyFlow(Problem):
         coefficient: distribution of ``a``.
         parameters: of that distribution.
         source: whose settings these are.
+        setting: their name.
         forcing: ``f``.
+        domain: a square.
 
     >>> from neuralop_kit.datasets import PROBLEMS
     >>> samples = PROBLEMS["darcy"].sample([torch.Generator().manual_seed(0)], (32, 32))
@@ -34,8 +44,6 @@ class DarcyFlow(Problem):
     (torch.Size([1, 1, 32, 32]), True)
     """
 
-    equation = "-div(a grad u) = f in (0, 1)^2, u = 0 on the boundary; input a, target u"
-    domain = UNIT_SQUARE
     input_names = ("permeability",)
     target_names = ("pressure",)
     units = {"permeability": "1", "pressure": "1"}  # noqa: RUF012 - read only, as a mapping
@@ -43,13 +51,19 @@ class DarcyFlow(Problem):
     def __init__(
         self,
         name: str,
-        coefficient: TwoPhase | LogNormal,
+        coefficient: CoefficientDistribution,
         *,
         parameters: Mapping[str, Parameter],
         source: str,
+        setting: str = "",
         forcing: float = 1.0,
+        domain: Domain = UNIT_SQUARE,
     ) -> None:
+        (start, stop) = domain.axes[0].start, domain.axes[0].stop
+        self.domain = domain
+        self.equation = f"-div(a grad u) = f in ({start:g}, {stop:g})^2, u = 0 on the boundary; input a, target u"
         self.name = name
+        self.setting = setting
         self.coefficient = coefficient
         self.forcing = forcing
         self.source = source
@@ -62,15 +76,37 @@ class DarcyFlow(Problem):
         u, info = self._solver.solve(a, self.forcing)
         return Samples(input=a, target=u, converged=info.converged)
 
+    def difficulty(self, shape: Sequence[int]) -> dict[str, float]:
+        """How much more permeable one material is than the other, where there are two."""
+        values = [self.parameters[name].value for name in ("high", "low") if name in self.parameters]
+        return {"contrast": max(values) / min(values)} if values else {}
 
-def two_phase(name: str, coefficient: TwoPhase, *, source: str) -> DarcyFlow:
+
+def two_phase(name: str, coefficient: TwoPhase, *, source: str, setting: str) -> DarcyFlow:
     """Two materials, divided by the zero level of a Gaussian field without flux at the walls."""
     parameters = {
         "high": Parameter(coefficient.high, "1", "permeability where the random field is not negative"),
         "low": Parameter(coefficient.low, "1", "permeability where the random field is negative"),
         **_field_parameters(coefficient.field),
     }
-    return DarcyFlow(name, coefficient, parameters=parameters, source=source)
+    return DarcyFlow(name, coefficient, parameters=parameters, source=source, setting=setting)
+
+
+def pdebench(beta: float) -> DarcyFlow:
+    """PDEBench's: a linear problem, so that the five sets differ by a factor only."""
+    coefficient = GaussianBumps(UNIT_SQUARE)
+    return DarcyFlow(
+        f"darcy-pdebench-{beta:g}",
+        coefficient,
+        parameters={
+            "high": Parameter(coefficient.high, "1", "permeability where the bumps are above their mean"),
+            "low": Parameter(coefficient.low, "1", "permeability elsewhere"),
+        },
+        source="Takamoto et al. (2022), PDEBench, Darcy flow. Steady, whereas the files hold states at t = 1.75 of a "
+        "march from a random one, far from steady for small beta; walls at the walls, not half a cell outside",
+        setting="pdebench",
+        forcing=beta,
+    )
 
 
 def log_normal(name: str, coefficient: LogNormal, *, source: str) -> DarcyFlow:
@@ -95,14 +131,26 @@ DARCY = two_phase(
     TwoPhase.fno(UNIT_SQUARE),
     source="Li et al. (2021), Fourier neural operator, section 5.2: a in {12, 3}. Differs from the published files in "
     "the scheme (harmonic means at cell faces, no spline interpolation) and in that u belongs to the cell centres",
+    setting="fno",
 )
 DARCY_ROUGH = two_phase(
     "darcy-rough",
     TwoPhase.rough(UNIT_SQUARE),
     source="He, Liu and Xu (2024), MgNO, section 5: a in {12, 2}, shorter correlation than in the FNO paper",
+    setting="mgno",
 )
 DARCY_LOGNORMAL = log_normal(
     "darcy-lognormal",
     LogNormal(GaussianRandomField(UNIT_SQUARE, alpha=2.0, tau=3.0, sigma=10.0, boundary="neumann")),
     source="smooth permeabilities with a standard deviation of about one in log a; our own setting",
 )
+DARCY_MULTISCALE = DarcyFlow(
+    "darcy-multiscale",
+    MultiscaleTrigonometric(CENTRED_SQUARE),
+    parameters={"num_scales": Parameter(6, "1", "scales of the oscillations, each half as long as the one before")},
+    source="He, Liu and Xu (2024), MgNO, multiscale trigonometric coefficients on (-1, 1)^2; finite volumes instead of "
+    "finite elements. Below 512 points per axis the finest scale is not resolved",
+    setting="mgno",
+    domain=CENTRED_SQUARE,
+)
+DARCY_PDEBENCH = tuple(map(pdebench, (0.01, 0.1, 1.0, 10.0, 100.0)))

@@ -7,6 +7,7 @@ import torch
 
 from neuralop_kit.datasets.description import Parameter
 from neuralop_kit.datasets.problems.base import Problem, Samples
+from neuralop_kit.datasets.problems.difficulty import Difficulty
 from neuralop_kit.solvers.pde import Burgers, NavierStokes2D, SpectralStepper
 
 # Time between two states and number of substeps to a stepper.
@@ -28,6 +29,8 @@ class Evolution(Problem):
         time: from the initial state to the target, in the unit of the equation.
         steps_per_point: time steps per point of the longest axis.
         parameters: numbers of the equation.
+        setting: who published them.
+        difficulty: APEBench's, where it is defined.
 
     >>> from neuralop_kit.datasets import PROBLEMS
     >>> samples = PROBLEMS["burgers"].sample([torch.Generator().manual_seed(0)], (64,))
@@ -46,7 +49,11 @@ class Evolution(Problem):
         time: float,
         steps_per_point: float,
         parameters: Mapping[str, Parameter],
+        setting: str = "",
+        difficulty: Difficulty | None = None,
     ) -> None:
+        self.setting = setting
+        self._difficulty = difficulty
         self.name, self.equation, self.source = name, equation, source
         self.time, self.steps_per_point = time, steps_per_point
         self.make_stepper = make_stepper
@@ -61,6 +68,10 @@ class Evolution(Problem):
         start = stepper.initial_condition(len(generators), shape, generator=generators, dtype=torch.float64)
         end = stepper.step(start)
         return Samples(input=start, target=end, converged=end.flatten(1).isfinite().all(dim=1))
+
+    def difficulty(self, shape: Sequence[int]) -> dict[str, float]:
+        """APEBench's numbers."""
+        return {} if self._difficulty is None else self._difficulty.at(shape)
 
 
 # Functions with a name, because processes that generate in parallel are sent the problem.
@@ -82,6 +93,8 @@ BURGERS = Evolution(
     time=1.0,
     steps_per_point=2.0,
     parameters={"viscosity": Parameter(0.1, "1", "coefficient of u_xx")},
+    setting="fno",
+    difficulty=Difficulty(dt=1.0, length=1.0, linear={2: 0.1}, convection=-1.0),
 )
 NAVIER_STOKES = Evolution(
     "navier-stokes",
@@ -93,4 +106,6 @@ NAVIER_STOKES = Evolution(
     time=5.0,
     steps_per_point=4.0,
     parameters={"viscosity": Parameter(1e-3, "1", "coefficient of Lap w")},
+    setting="fno",
+    difficulty=Difficulty(dt=5.0, length=1.0, linear={2: 1e-3}),
 )

@@ -4,7 +4,8 @@ Darcy                      -div(a grad u) = f: steady flow in a porous medium; f
 TwoPhase, LogNormal        random permeabilities; ``TwoPhase.fno(domain)`` is the FNO paper's
 RandomCheckerboard         tiles of two materials, at high contrast
 MultiscaleTrigonometric    oscillations on six scales at once
-CoefficientDistribution    base class of these four, for one of your own
+GaussianBumps              two materials again, as in PDEBench
+CoefficientDistribution    base class of these five, for one of your own
 FiniteVolumes              the discretization behind Darcy; its face mean is harmonic_mean or arithmetic_mean
 SplineNodal                the discretization with which the FNO paper's data were made
 MultigridCG                the linear solver, for a whole batch on any device
@@ -78,7 +79,11 @@ from neuralop_kit.solvers.pde.sphere_grid import SphereGrid
 from neuralop_kit.solvers.pde.sphere_states import steady_zonal_flow, unstable_jet
 from neuralop_kit.solvers.pde.spline_nodal import SplineNodal
 from neuralop_kit.solvers.pde.stepper import TimeStepper
-from neuralop_kit.solvers.pde.synthetic_coefficients import MultiscaleTrigonometric, RandomCheckerboard
+from neuralop_kit.solvers.pde.synthetic_coefficients import (
+    GaussianBumps,
+    MultiscaleTrigonometric,
+    RandomCheckerboard,
+)
 from neuralop_kit.solvers.pde.wave import Wave
 from neuralop_kit.solvers.pde.wave_media import HuangSpeed, top_source
 
@@ -89,6 +94,7 @@ __all__ = [
     "LogNormal",
     "RandomCheckerboard",
     "MultiscaleTrigonometric",
+    "GaussianBumps",
     "FiniteVolumes",
     "harmonic_mean",
     "arithmetic_mean",

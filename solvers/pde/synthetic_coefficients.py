@@ -1,4 +1,4 @@
-"""Hard permeabilities with a formula: random checkerboards and multiscale trigonometric products."""
+"""Permeabilities with a formula: random checkerboards, multiscale trigonometric products, level sets of bumps."""
 
 import math
 from collections.abc import Sequence
@@ -11,6 +11,9 @@ from neuralop_kit.solvers.errors import ArgumentError, DomainError
 from neuralop_kit.solvers.nodes import Device
 from neuralop_kit.solvers.pde.coefficients import CoefficientDistribution
 from neuralop_kit.solvers.randomness import Generators, uniform
+
+# Per axis, for the mean of bumps.
+MEAN_POINTS = 64
 
 
 class RandomCheckerboard(CoefficientDistribution):
@@ -116,3 +119,63 @@ class MultiscaleTrigonometric(CoefficientDistribution):
             frequency = c.view(-1, 1, 1, 1)
             a *= (1 + torch.cos(frequency * (x + y)) / 2) * (1 + torch.sin(frequency * (y - 3 * x)) / 2)
         return a.to(dtype or torch.get_default_dtype())
+
+
+class GaussianBumps(CoefficientDistribution):
+    """Two materials, divided by a level set of a few Gaussian bumps: PDEBench's permeability, without its batch.
+
+        g(x) = sum_(k=1..num_bumps)  exp(-|x - c_k|^2 / w_k),     a = high  where g >= mean g,  low  elsewhere,
+        c_k uniform in the domain, w_k uniform in (0, 1/2)
+
+    PDEBench takes the mean over all samples that were generated together; here it is that of the sample.
+
+    Args:
+        domain: a box; lengths of about 1.
+        num_bumps: at least 1.
+        high, low: values, positive.
+
+    Source: Takamoto et al. (2022), PDEBench, Darcy flow; widths as in its generator.
+
+    >>> a = GaussianBumps(Domain.box((1.0, 1.0), boundary="dirichlet", nodes="cell")).sample(2, (32, 32))
+    >>> a.unique()
+    tensor([0.1000, 1.0000])
+    """
+
+    def __init__(self, domain: Domain, *, num_bumps: int = 5, high: float = 1.0, low: float = 0.1) -> None:
+        if num_bumps < 1 or not (high > 0 and low > 0):
+            raise ArgumentError(
+                f"expected num_bumps >= 1 and positive values, got {num_bumps}, {high}, {low}; correct them"
+            )
+        self.domain = domain
+        self.num_bumps = num_bumps
+        self.high, self.low = float(high), float(low)
+
+    def sample(
+        self,
+        batch: int,
+        shape: Sequence[int],
+        *,
+        generator: Generators = None,
+        dtype: torch.dtype | None = None,
+        device: Device = None,
+    ) -> Tensor:
+        """Independent samples, shape ``(batch, 1, *shape)``."""
+        draws = uniform(batch, (self.num_bumps, self.domain.num_dims + 1), generator)
+        draws = draws if device is None else draws.to(device)
+        # The mean on a grid of its own, so that the interface does not depend on the resolution.
+        reference = self.domain.refine((MEAN_POINTS,) * self.domain.num_dims)
+        weights = self.domain.weights(reference, device=draws.device).to(draws.dtype)
+        mean = (weights * self._heights(draws, reference)).flatten(1).sum(dim=1) / weights.sum()
+        above = self._heights(draws, shape) >= mean.view(-1, *[1] * self.domain.num_dims)
+        high, low = (torch.tensor(value, dtype=torch.float64, device=draws.device) for value in (self.high, self.low))
+        return torch.where(above, high, low).unsqueeze(1).to(dtype or torch.get_default_dtype())
+
+    def _heights(self, draws: Tensor, shape: Sequence[int]) -> Tensor:
+        """``g``, ``(batch, *shape)``: a product over axes."""
+        letters = "xyzw"[: self.domain.num_dims]
+        factors = []
+        for i, (axis, n) in enumerate(zip(self.domain.axes, shape, strict=True)):
+            centre = axis.start + axis.length * draws[..., i, None]
+            x = self.domain.axis_coordinates(i, n, device=draws.device)
+            factors.append(torch.exp(-((x - centre) ** 2) / (0.5 * draws[..., -1:])))
+        return torch.einsum(",".join(f"bk{letter}" for letter in letters) + f"->b{letters}", *factors)
