@@ -15,6 +15,8 @@ from neuralop_kit.solvers.status import Status
 _SHARE = 0.995
 # Redundant rows and directions without curvature make the system singular; in units of a normalized program.
 _SHIFT = 1e-12
+# Once slacks times multipliers are this small, relative to the size of x, nothing but rounding is left to lower.
+_ROUNDING = 1e-17
 # A proof of infeasibility excludes all points up to 1 / _PROOF times the size that could be expected.
 _PROOF = 1e-7
 
@@ -41,7 +43,7 @@ def interior_point(
 
     An item ends when it is optimal to the tolerance; or infeasible, which its own growing multipliers prove:
     ``A^T y + G^T z = 0`` with ``z >= 0`` and ``b.y + h.z < 0`` contradicts ``A x = b, G x <= h``; or unbounded, which
-    growing ``x`` proves in the same way.
+    growing ``x`` proves in the same way; or stalled, where rounding keeps it from the tolerance.
 
     Args:
         program: normalized, with at least one inequality.
@@ -126,16 +128,23 @@ def _longest(value: Tensor, change: Tensor) -> Tensor:
 
 
 def _judge(program: QuadraticProgram, point: InteriorPoint, active: Tensor, tolerance: float) -> None:
-    """Optimal, provably infeasible, provably unbounded, or none of these."""
+    """Optimal, provably infeasible, provably unbounded, as good as rounding allows, or none of these."""
     x, y, z = point.x, point.y, point.z
     done = program.error(x, y, z) <= tolerance
     supply = -((program.b * y).sum(dim=1) + (program.h * z).sum(dim=1))
     balance = (times(program.A.mT, y) + times(program.G.mT, z)).abs().amax(dim=1)
     size = program.size()
+    exhausted = (point.s * z).mean(dim=1) <= _ROUNDING * torch.maximum(size, x.abs().amax(dim=1))
     infeasible = (supply > 0) & (balance * size <= _PROOF * supply)
     descent = -(program.f * x).sum(dim=1)
     directions = (times(program.Q, x).abs(), times(program.A, x).abs(), times(program.G, x).clamp_min(0.0))
     blocked = torch.cat(directions, dim=1).amax(dim=1)
     unbounded = (descent > 0) & (blocked <= _PROOF * descent)
-    for found, status in ((unbounded, Status.UNBOUNDED), (infeasible, Status.INFEASIBLE), (done, Status.CONVERGED)):
+    verdicts = (
+        (exhausted, Status.STALLED),
+        (unbounded, Status.UNBOUNDED),
+        (infeasible, Status.INFEASIBLE),
+        (done, Status.CONVERGED),
+    )
+    for found, status in verdicts:
         point.status = torch.where(active & found, int(status), point.status)

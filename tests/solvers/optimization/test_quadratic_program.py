@@ -74,6 +74,14 @@ class TestSolution:
         for i in range(6):
             np.testing.assert_allclose(x[i].numpy(), by_clarabel(program, i), rtol=0, atol=1e-6)
 
+    def test_an_item_at_the_limit_of_rounding_does_not_hold_up_the_batch(self, generator):
+        # Among these is one whose error stays just above the tolerance, however many iterations it gets.
+        program = draw(generator, batch=256, n=32, p=4, q=32)
+        x, info = solve_qp(**program)
+        assert info.converged.all()
+        assert info.iterations.max() < 30
+        assert kkt(program, x, info.y, info.z) < 1e-8
+
     def test_projection_onto_a_simplex(self, generator):
         # The closed form; here with one constraint of each kind.
         z = torch.randn(64, 16, generator=generator, dtype=torch.float64)
