@@ -10,8 +10,9 @@ from neuralop_kit.solvers.ode.control import CONTROLS, StepControl
 from neuralop_kit.solvers.ode.controllers import StepController
 from neuralop_kit.solvers.ode.method import Method
 from neuralop_kit.solvers.ode.methods import METHODS
+from neuralop_kit.solvers.ode.pose import named
 from neuralop_kit.solvers.ode.solution import Solution
-from neuralop_kit.solvers.ode.solve import named, odeint
+from neuralop_kit.solvers.ode.solve import odeint
 from neuralop_kit.solvers.ode.trial import Stepper
 
 Field = Callable[[Tensor, Tensor], Tensor]

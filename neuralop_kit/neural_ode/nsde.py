@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from neuralop_kit.solvers.ode.control import CONTROLS, StepControl
 from neuralop_kit.solvers.ode.controllers import StepController
+from neuralop_kit.solvers.ode.pose import named
 from neuralop_kit.solvers.ode.solution import Solution
-from neuralop_kit.solvers.ode.solve import named
 from neuralop_kit.solvers.sde.brownian import BrownianPath
 from neuralop_kit.solvers.sde.integrate import METHODS, sdeint
 from neuralop_kit.solvers.sde.method import Coefficient, StochasticMethod

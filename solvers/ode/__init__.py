@@ -3,6 +3,8 @@
 odeint           solve a batch of initial value problems
 Solution         the trajectory, and how it was found
 Statistics       what it cost: counts and status per sample, error and stiffness estimates per step
+odeint_event     solve until a condition changes its sign, with the gradient of that time
+EventSolution    when and where that was
 Tsit5            order 5, the default
 Dopri5           order 5, the classical pair
 Bosh3            order 3, for loose tolerances
@@ -29,6 +31,7 @@ from neuralop_kit.solvers.ode.adjoint import Direct
 from neuralop_kit.solvers.ode.auto_switch import AutoSwitch
 from neuralop_kit.solvers.ode.control import Joint, PerSample
 from neuralop_kit.solvers.ode.controllers import FixedStep, IController, PIController, PIDController
+from neuralop_kit.solvers.ode.event import EventSolution, odeint_event
 from neuralop_kit.solvers.ode.explicit import RK4, Bosh3, Dopri5, Dopri8, Euler, Heun, Tsit5
 from neuralop_kit.solvers.ode.linear import DenseLU, Krylov
 from neuralop_kit.solvers.ode.replay import Replay
@@ -40,6 +43,8 @@ __all__ = [
     "odeint",
     "Solution",
     "Statistics",
+    "odeint_event",
+    "EventSolution",
     "Tsit5",
     "Dopri5",
     "Bosh3",

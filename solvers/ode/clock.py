@@ -42,7 +42,7 @@ class Clock:
     """Times, step sizes, counters and status of all rows, in float64 on the host.
 
     Args:
-        start, goal: first and last time of every row, ``(rows,)``.
+        start, goal: first and last time of every row, ``(rows,)``; the last may be infinite.
         controller, order: how step sizes are chosen, for a method of which order.
         max_steps: trial steps per row.
         min_step: a step shorter than this is an underflow.
@@ -54,7 +54,8 @@ class Clock:
         self.controller, self.order, self.max_steps = controller, order, max_steps
         self.t, self.goal = start.copy(), goal
         span = np.abs(goal - start)
-        self.min_step = np.maximum(min_step, 4 * np.finfo(np.float64).eps * np.maximum(span, np.abs(start)))
+        size = np.maximum(np.where(np.isfinite(span), span, 1.0), np.abs(start))
+        self.min_step = np.maximum(min_step, 4 * np.finfo(np.float64).eps * size)
         self.running = span > 0
         self.status = np.full(len(start), int(Status.CONVERGED))
         self.num_accepted = np.zeros(len(start), dtype=np.int64)

@@ -12,7 +12,7 @@ from torch import Tensor
 from neuralop_kit.solvers.errors import ShapeError
 from neuralop_kit.solvers.ode.clock import Clock, Move
 from neuralop_kit.solvers.ode.control import PerSample
-from neuralop_kit.solvers.ode.controllers import FixedStep, Floats, StepController
+from neuralop_kit.solvers.ode.controllers import FixedStep, Flags, Floats, StepController
 from neuralop_kit.solvers.ode.host import read, send, send_flags, send_indices
 from neuralop_kit.solvers.ode.initial_step import initial_step
 from neuralop_kit.solvers.ode.record import Outputs, Points, StepRows
@@ -87,7 +87,8 @@ class Step:
     trial: Trial
 
 
-Observer = Callable[[Step], None]
+# Sees every row of accepted steps; may return rows that shall end there.
+Observer = Callable[[Step], Flags | None]
 
 
 @dataclass(eq=False)
@@ -124,7 +125,9 @@ def run(problem: Problem, y: Tensor, observers: Sequence[Observer] = ()) -> Cour
             trial = stepper.take(send(start, y), y, slope, send(move.h, y))
         step = Step(stepper, move, outputs.find(move, stepper.method), y, trial)
         for observe in observers:
-            observe(step)
+            finished = observe(step)
+            if finished is not None:
+                clock.stop(finished, Status.CONVERGED)
         outputs.add(step.points, y, trial.stages)
         rows.add(move, trial.error, trial.stiffness)
         y, slope = follow(step, slope)
@@ -156,11 +159,17 @@ def begin(problem: Problem, clock: Clock, y: Tensor) -> tuple[Tensor, Tensor, Te
     riders = None
     if not good.all() and good.any():
         riders = send_indices(np.where(good, np.arange(len(good)), np.argmax(good)), y)
-        y = y.index_select(0, riders)
+        y = ride(y, riders)
         slope = stepper.field(t, y)
     if clock.is_running:
         clock.begin(problem.first_length(clock, y, slope))
     return y, slope, riders
+
+
+def ride(y: Tensor, riders: Tensor) -> Tensor:
+    """Every row in its own state or, without a gradient, in that of the row it rides on."""
+    carrying = riders == torch.arange(len(y), device=y.device)
+    return torch.where(PerSample().spread(carrying, y.ndim), y, y.detach().index_select(0, riders))
 
 
 def follow(step: Step, slope: Tensor) -> tuple[Tensor, Tensor]:

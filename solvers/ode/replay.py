@@ -12,7 +12,7 @@ from neuralop_kit.solvers.ode.adjoint import Adjoint, Direct
 from neuralop_kit.solvers.ode.clock import Move
 from neuralop_kit.solvers.ode.host import send, send_flags, send_indices
 from neuralop_kit.solvers.ode.leaves import Leaves, leaves_of
-from neuralop_kit.solvers.ode.march import Course, Problem, Step, conclude, follow, run
+from neuralop_kit.solvers.ode.march import Course, Problem, Step, conclude, follow, ride, run
 from neuralop_kit.solvers.ode.record import Points, StepRows
 from neuralop_kit.solvers.ode.solution import Solution
 from neuralop_kit.solvers.ode.trial import Stepper
@@ -60,7 +60,7 @@ class Replay(Adjoint):
             course = run(problem, y0, [tape.watch])
         if not tape.lines:
             return conclude(problem, course, y0)
-        start = y0 if course.riders is None else y0.index_select(0, course.riders)
+        start = y0 if course.riders is None else ride(y0, course.riders)
         y, errors, stiffnesses, *states = _Replayed.apply(tape, course, leaves, start, *leaves.tensors)
         rows = StepRows(list(errors.unbind()), list(stiffnesses.unbind()), course.rows.moves)
         course.outputs.states = states

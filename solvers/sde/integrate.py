@@ -7,8 +7,8 @@ from torch import Tensor
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
 from neuralop_kit.solvers.ode.control import CONTROLS, StepControl
 from neuralop_kit.solvers.ode.controllers import FixedStep, PIController, StepController
+from neuralop_kit.solvers.ode.pose import check_numbers, check_state, named
 from neuralop_kit.solvers.ode.solution import Solution
-from neuralop_kit.solvers.ode.solve import check_numbers, check_state, named
 from neuralop_kit.solvers.sde.brownian import BrownianPath, BrownianTree
 from neuralop_kit.solvers.sde.classical import EulerMaruyama, HeunStratonovich, Milstein
 from neuralop_kit.solvers.sde.itinerary import Itinerary
