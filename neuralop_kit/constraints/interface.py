@@ -76,28 +76,39 @@ class Overlap(Interface):
 
 @dataclass(frozen=True)
 class Coupled(Separate):
-    """Separate boxes whose fields are pulled together by rows ``weight * (u_k - u_l) = 0`` at the points on both sides.
+    """Separate boxes whose fields are pulled together at the points on both sides of every interface.
 
-    Values on two rows of points hold values and slopes together. All experts of an item become one problem. Experts
-    share their basis, so a strong pull at many points makes them equal: one global solve. Keep it weak.
+        weight (u_k - u_l) = 0,    slope_weight (du_k/dx - du_l/dx) = 0         x across the interface
+
+    Values alone allow a kink, and a kink is a source: an equation of second order needs the slopes as well. All
+    experts of an item become one problem. Experts share their basis, so a strong pull at many points makes them equal:
+    one global solve. Keep it weak.
 
     Args:
         weight: positive, relative to the equation's residual; rows are averaged over each interface.
+        slope_weight: non-negative, the same for slopes, in units of the domain's length. A good value for an equation
+            with ``a u_xx`` on a grid of spacing ``h`` is ``a / sqrt(h)``, what a kink costs where differences see it.
     """
 
     weight: float = 1.0
+    slope_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise ArgumentError(f"expected a positive weight, got {self.weight}; Separate() has no coupling")
+        if not (self.weight > 0 and self.slope_weight >= 0):
+            raise ArgumentError(
+                f"expected a positive weight and a slope_weight >= 0, got {self.weight} and {self.slope_weight}; "
+                "Separate() has no coupling"
+            )
 
     def coupling(self, basis: Tensor, meets: Interfaces, num_experts: int) -> LinearRows:
         """Rows for coefficients ``(batch, experts * num_basis)``; ``basis`` is ``(batch, num_basis, points)``."""
-        values = basis.index_select(-1, meets.points).mT
         one_hot = torch.eye(num_experts, dtype=basis.dtype, device=basis.device)
         pair = meets.first * num_experts + meets.second
         count = torch.bincount(pair, minlength=num_experts**2)[pair]
-        scale = self.weight * count.to(basis.dtype).rsqrt()
-        signs = scale[:, None] * (one_hot[meets.first] - one_hot[meets.second])
-        matrix = (signs[:, :, None] * values[:, :, None, :]).flatten(2)
+        signs = count.to(basis.dtype).rsqrt()[:, None] * (one_hot[meets.first] - one_hot[meets.second])
+        values = [self.weight * basis.index_select(-1, meets.points).mT]
+        if self.slope_weight:
+            rise = basis.index_select(-1, meets.partners) - basis.index_select(-1, meets.points)
+            values.append(self.slope_weight * (rise / meets.distances.to(basis.dtype)).mT)
+        matrix = torch.cat([(signs[:, :, None] * v[:, :, None, :]).flatten(2) for v in values], dim=1)
         return LinearRows(matrix, matrix.new_zeros(matrix.shape[:2]))

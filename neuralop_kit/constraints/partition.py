@@ -22,12 +22,16 @@ class Interfaces:
 
     Args:
         points: position in the flattened grid, int64, ``(number,)``.
+        partners: position of the neighbour on the other side, int64, ``(number,)``.
         first, second: the two experts, int64, ``(number,)``.
+        distances: between the two points, in the unit of the domain, float64, ``(number,)``.
     """
 
     points: Tensor
+    partners: Tensor
     first: Tensor
     second: Tensor
+    distances: Tensor
 
 
 class Assignment(ABC):
@@ -49,7 +53,7 @@ class Assignment(ABC):
         """Where two experts meet, also across the ends of periodic axes."""
         labels = self.labels(shape, device=device)
         numbers = torch.arange(labels.numel(), device=device).view(labels.shape)
-        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        found: list[tuple[Tensor, ...]] = []
         for dim, axis in enumerate(self.domain.axes):
             if axis.is_periodic:
                 left, right = (labels, numbers), (labels.roll(-1, dim), numbers.roll(-1, dim))
@@ -58,10 +62,11 @@ class Assignment(ABC):
                 left, right = ((labels.narrow(dim, start, n), numbers.narrow(dim, start, n)) for start in (0, 1))
             (left_label, left_point), (right_label, right_point) = left, right
             meets = left_label != right_label
-            pair = (left_label[meets], right_label[meets])
-            found += [(left_point[meets], *pair), (right_point[meets], *pair)]
-        points, first, second = (torch.cat(columns) for columns in zip(*found, strict=True))
-        return Interfaces(points, first, second)
+            near, far = left_point[meets], right_point[meets]
+            spacing = torch.full(near.shape, axis.spacing(shape[dim]), dtype=torch.float64, device=device)
+            rest = (left_label[meets], right_label[meets], spacing)
+            found += [(near, far, *rest), (far, near, *rest)]
+        return Interfaces(*(torch.cat(columns) for columns in zip(*found, strict=True)))
 
 
 class Partition(Assignment):

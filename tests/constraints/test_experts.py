@@ -9,6 +9,7 @@ from torch.autograd import gradcheck
 from neuralop_kit import Domain
 from neuralop_kit.constraints import (
     AtStart,
+    AtStop,
     Coupled,
     EqualPoints,
     Equation,
@@ -209,6 +210,21 @@ class TestInterfaces:
         assert separate > 10 * alone
         assert jump < free_jump / 100
 
+    def test_an_equation_of_second_order_needs_slopes_as_well(self):
+        # u_xx = 4 u between 1 and 0. A kink would be a source; values alone do not forbid it.
+        line = Domain.box((3.0,), boundary="dirichlet", nodes="vertex")
+        ends = [AtStart("left", 0, target=1.0), AtStop("right", 0)]
+        equation = LeastSquaresConstraint(lambda u, u_xx: u_xx - 4 * u, line, conditions=ends)
+        x = line.coordinates((301,), dtype=torch.float64)
+        exact = torch.sinh(2 * (3 - x)) / math.sinh(6)
+        errors = []
+        for slope_weight in (0.0, 4.0):
+            mixture = MixtureOfExperts(equation, Partition(line, (3,)), interface=Coupled(1.0, slope_weight))
+            u, info = mixture(torch.stack([(x / 3) ** k for k in range(4)], dim=1))
+            assert info.converged.all()
+            errors.append((u - exact).abs().max())
+        assert errors[1] < errors[0] / 5
+
     def test_a_stronger_pull_leaves_a_smaller_jump(self):
         jumps = [self.error_and_jump(Coupled(w))[1] for w in (1.0, 10.0, 100.0)]
         assert jumps[0] > jumps[1] > jumps[2]
@@ -256,6 +272,8 @@ class TestInterfaces:
             MixtureOfExperts(constraint(), Partition(Domain.box((1.0, 1.0)), (1, 1)))
         with pytest.raises(ArgumentError, match="positive weight"):
             Coupled(0.0)
+        with pytest.raises(ArgumentError, match="slope_weight"):
+            Coupled(1.0, -1.0)
 
 
 class TestCoupledProblem:

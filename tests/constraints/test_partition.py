@@ -96,6 +96,8 @@ class TestInterfaces:
         assert sorted(meets.points.tolist()) == [3, 4, 5, 6, 7, 8]
         assert meets.first.unique().tolist() == [0]
         assert meets.second.unique().tolist() == [1]
+        assert sorted(zip(meets.points.tolist(), meets.partners.tolist(), strict=True))[0] == (3, 6)
+        assert meets.distances.tolist() == [0.25] * 6
 
     def test_periodic_ends_meet(self):
         for domain, number in ((Domain.periodic((1.0,)), 4), (Domain.box((1.0,)), 2)):
