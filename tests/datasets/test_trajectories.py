@@ -11,6 +11,7 @@ import torch
 from neuralop_kit import Domain
 from neuralop_kit.datasets import FinalTime, Problem, Samples, Steps, check_file, generate, open_dataset, to_xarray
 from neuralop_kit.datasets.describe import describe
+from neuralop_kit.solvers import atomic
 from neuralop_kit.solvers.errors import ArgumentError, DataError
 from tests.datasets import tiny
 
@@ -107,6 +108,30 @@ def test_bytes_do_not_depend_on_interruption_or_workers(folder, tmp_path):
     with tiny.plans():
         generate(Moving(), tmp_path / "b", samples=13, resolution=SHAPE, seed=5, workers=2)
     assert tiny.content(tmp_path / "b") == tiny.content(folder)
+
+
+def killed(folder: Path, fatal: int, log: Path) -> None:
+    tiny.generate_until(folder, fatal, log, problem=Moving())
+
+
+def test_killed_generation_ends_with_the_same_bytes(folder, tmp_path):
+    passed: list[str] = []
+    atomic.observer = passed.append
+    try:
+        tiny.make(tmp_path / "points", problem=Moving())
+    finally:
+        atomic.observer = None
+    # In the middle of a trajectory, behind one, before and behind a shard, and at the very end.
+    for point in ("record half written", "record written", "image complete", "shard in place", "manifest in place"):
+        places = [k for k, name in enumerate(passed) if name == point]
+        fatal = places[len(places) // 2]
+        data, log = tmp_path / f"data{fatal}", tmp_path / f"log{fatal}"
+        assert tiny.run_child(killed, data, fatal, log) == tiny.DIED, point
+        if point != "manifest in place":
+            with pytest.raises(DataError, match="expected to find a finished dataset"):
+                open_dataset(data)
+        tiny.make(data, problem=Moving())
+        assert tiny.content(data) == tiny.content(folder), f"other content after a kill at {fatal}: {point}"
 
 
 def test_loader_workers_and_exports(folder):

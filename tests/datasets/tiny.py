@@ -100,7 +100,7 @@ def run_child(task, *arguments, timeout: float = 60) -> int:
     return child.exitcode
 
 
-def generate_until(folder: Path, fatal: int, log: Path) -> None:
+def generate_until(folder: Path, fatal: int, log: Path, problem: Problem | None = None) -> None:
     """Generate, and kill this process when it passes point number ``fatal``; note each sample that is safe."""
     passed = 0
     notes = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -114,7 +114,7 @@ def generate_until(folder: Path, fatal: int, log: Path) -> None:
         passed += 1
 
     atomic.observer = observer
-    make(folder)
+    make(folder, problem=problem)
 
 
 def generate_slowly(folder: Path, delay: float) -> None:
