@@ -6,7 +6,8 @@
 A network learns one step of advection and diffusion of blobs on a torus, and is then iterated. Three outputs: the
 network's own, the same with a penalty on negative values and on lost mass, and the same followed by
 ``SimplexConstraint``, through which it is trained. The penalty is light: a heavy one spoils the training, and with a
-weight of 10 the mass grows sixfold while the network is iterated. Leaves a table and a picture in ``results/positivity_and_mass``.
+weight of 10 the mass grows sixfold while the network is iterated. Leaves a table and a picture in
+``results/positivity_and_mass``.
 """
 
 from dataclasses import asdict, dataclass, replace
