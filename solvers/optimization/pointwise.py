@@ -148,7 +148,10 @@ class PointwiseProblem(LeastSquaresProblem):
         return gradient if self.ridge is None else gradient + self.ridge.unsqueeze(-1) * w
 
     def second_order(self, w: Tensor) -> Tensor:
-        """See :class:`LeastSquaresProblem`; terms that enter linearly, or do not meet, cost nothing."""
+        """See :class:`LeastSquaresProblem`; terms that enter linearly, or do not meet, cost nothing.
+
+        Which ones do is read from the data, for which a GPU is waited for once: less than products with zeros cost.
+        """
         tau = self.values(w)
         residual = self.equations(tau)
 
