@@ -26,6 +26,7 @@ class PowerPropSGD(KitOptimizer):
     Good values: alpha 2 to 4.
     Source: Schwarz et al. (2021), "Powerpropagation", eq. 1; as a preconditioner Pascanu et al. (2025).
 
+    >>> import torch
     >>> weight = torch.nn.Parameter(torch.tensor([1.0, 0.0]))
     >>> optimizer = PowerPropSGD([weight], lr=0.125, alpha=2.0)
     >>> weight.sum().backward()
