@@ -150,7 +150,7 @@ class _Search:
     def _rate(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The field, and the rate at which the condition changes along it."""
         slope = self.stepper.field(self.stepper.control.spread(t, y.ndim), y)
-        _, rate = torch.func.jvp(self._value, (t, y), (torch.ones_like(t), slope))
+        rate = torch.func.jvp(self._value, (t, y), (torch.ones_like(t), slope))[1]
         return slope, rate
 
     def _step(self, t: Tensor, y: Tensor, h: Tensor) -> Tensor:
