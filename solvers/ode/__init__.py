@@ -25,6 +25,8 @@ PerSample        every sample has its own step size, the default
 Joint            one step size for the batch
 Direct           gradients by backpropagation through the steps, the default
 Replay           the same gradients from the accepted states alone, for long solves; with a stride checkpointed
+
+``neuralop_kit.solvers.ode.compat`` has torchdiffeq's signatures, for code that was written for it.
 """
 
 from neuralop_kit.solvers.ode.adjoint import Direct

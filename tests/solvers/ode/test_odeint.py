@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+import torchdiffeq
 from scipy.integrate import solve_ivp
 
 from neuralop_kit.solvers.errors import ArgumentError, ConvergenceError, ShapeError
-from neuralop_kit.solvers.ode import FixedStep, Joint, PerSample, Tsit5, odeint
+from neuralop_kit.solvers.ode import FixedStep, IController, Joint, PerSample, Tsit5, odeint
 from neuralop_kit.solvers.status import Status
 from tests.solvers.ode.problems import END, F64, START, VanDerPol, several_starts, times
 
@@ -52,6 +53,27 @@ def test_error_is_of_the_size_of_scipys(tolerance):
     ours = odeint(field, START, times(*ts), method="dopri5", rtol=tolerance, atol=tolerance).ys[-1] - END
     scipys = scipy_solution(field, START[0].numpy(), ts, method="RK45", rtol=tolerance, atol=tolerance)[-1] - END
     assert ours.abs().max() < 10 * scipys.abs().max() + 1e-7
+
+
+@pytest.mark.parametrize("tolerance", [1e-5, 1e-7])
+def test_as_many_steps_as_torchdiffeq(tolerance):
+    """With its controller as many but for the last one; with ours not more than a tenth more."""
+    field, y0, calls = VanDerPol().requires_grad_(False), several_starts(4), [0]
+
+    def counted(t, y):
+        calls[0] += 1
+        return field(t, y)
+
+    torchdiffeq.odeint(counted, y0, times(0, 10), rtol=tolerance, atol=tolerance, method="dopri5")
+    theirs = (calls[0] - 2) // 6
+
+    def ours(controller):
+        options = {"rtol": tolerance, "atol": tolerance, "control": "joint", "controller": controller}
+        stats = odeint(field, y0, times(0, 10), method="dopri5", **options).stats
+        return int(stats.num_accepted[0] + stats.num_rejected[0])
+
+    assert abs(ours(IController(shrinks_when_accepted=False)) - theirs) <= 1
+    assert ours(None) <= 1.1 * theirs
 
 
 def test_backward_in_time_returns_to_the_start():
