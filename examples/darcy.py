@@ -21,12 +21,15 @@ from torch import nn
 
 from neuralop_kit import Domain
 from neuralop_kit.datasets import FieldDataset, generate, open_dataset
-from neuralop_kit.models import FNO, MgNO
+from neuralop_kit.models import FNO, UNO, DeepONet, LocalNO, MgNO
 from neuralop_kit.training import Normalized, PerStep, RelativeL2, Trainer, save_model
 
 MODELS = {
     "fno": lambda domain: FNO(1, 1, domain=domain, width=24, num_layers=4, modes=16),
     "mgno": lambda domain: MgNO(1, 1, domain=domain, width=16, num_layers=4, levels=5),
+    "local_no": lambda domain: LocalNO(1, 1, domain=domain, width=24, num_layers=4, modes=12),
+    "uno": lambda domain: UNO(1, 1, domain=domain, width=16, levels=3, modes=16),
+    "deeponet": lambda domain: DeepONet(1, 1, domain=domain),
 }
 
 
@@ -35,7 +38,7 @@ class Settings:
     """What to train, on what, for how long.
 
     Args:
-        model: one of the operators, or both side by side.
+        model: one of the operators; "both" trains FNO and MgNO side by side.
         optimizer: its name.
         learning_rate: at the beginning; it falls to zero along a cosine. By default the optimizer's own.
         problem: distribution of the permeability.
@@ -48,7 +51,7 @@ class Settings:
         quick: the setting of `make demo`, a few minutes on two cores.
     """
 
-    model: Literal["fno", "mgno", "both"] = "fno"
+    model: Literal["fno", "mgno", "local_no", "uno", "deeponet", "both"] = "fno"
     optimizer: Literal["adamw", "lion", "muon", "soap", "m3", "nvrm"] = "adamw"
     learning_rate: float | None = None
     problem: Literal["darcy", "darcy-rough", "darcy-lognormal"] = "darcy"
@@ -103,7 +106,7 @@ def main(settings: Settings) -> None:
     data, tests = load_data(settings)
     coefficient, truth = tests[str(settings.resolution)][0]
     rows, predictions = [], {}
-    for name in MODELS if settings.model == "both" else [settings.model]:
+    for name in ["fno", "mgno"] if settings.model == "both" else [settings.model]:
         model, trainer, seconds = train(name, data, settings)
         errors = trainer.evaluate(tests)
         rows.append(
