@@ -75,7 +75,9 @@ def residual(u: Tensor, u_t: Tensor, u_xx: Tensor, t: Tensor) -> Tensor:
     return t * SOIL.retardation(u) * u_t - 2 * t**2 * DURATION * DIFFUSIVITY * u_xx
 
 
-def experts(kind: str, domain: Domain, *, collocation: int, ranks: Ranks | None = None) -> MixtureOfExperts:
+def experts(
+    kind: str, domain: Domain, *, collocation: int, ridge: float = 1e-8, ranks: Ranks | None = None
+) -> MixtureOfExperts:
     """One constraint, or four: as published, overlapping, coupled, or with points thrown to them at random."""
     partition: Assignment = (
         RandomAssignment(domain, NUM_EXPERTS)
@@ -84,7 +86,7 @@ def experts(kind: str, domain: Domain, *, collocation: int, ranks: Ranks | None 
     )
     interfaces: dict[str, Interface] = {"overlap": Overlap((0.1, 0.1)), "coupled": Coupled(10.0, 3.0)}
     return MixtureOfExperts(
-        LeastSquaresConstraint(residual, domain, conditions=CONDITIONS, ridge=1e-8),
+        LeastSquaresConstraint(residual, domain, conditions=CONDITIONS, ridge=ridge),
         partition,
         interface=interfaces.get(kind, Separate()),
         collocation=EqualPoints(collocation // partition.num_experts),
@@ -259,8 +261,10 @@ def timed_rank(rank: int, world_size: int, size: RanksSize, folder: str) -> None
     functions = [torch.exp(-(k % 4 + 1) * x / (0.2 + t)) * torch.cos(k // 4 * torch.pi * x) for k in range(8)]
     basis = torch.stack(functions).expand(4, -1, -1, -1).clone().requires_grad_()
     ranks = ExpertParallel(init_device_mesh("cpu", (world_size,)))
-    layer = experts("separate", domain, collocation=size.points * size.times, ranks=ranks)
-    start = torch.linspace(0.02, 0.2, 4, dtype=torch.float64)
+    # Far from the inflow these functions are nearly dependent: what rounding does to them must not count here.
+    layer = experts("separate", domain, collocation=size.points * size.times, ridge=1e-4, ranks=ranks)
+    # Near zero the retardation has a kink, and there are several minima: rounding would choose between them.
+    start = torch.linspace(0.1, 0.2, 4, dtype=torch.float64)
     wall, processor = [], []
     for _ in range(size.repetitions):
         dist.barrier()
