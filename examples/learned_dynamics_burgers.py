@@ -61,6 +61,8 @@ class Settings:
 
 
 DOMAIN = Domain.periodic((1.0,))
+# The network's clock: in this time a wave changes by about itself, so that a fresh network has rates of the right size.
+TIME_UNIT = 0.1
 TRAINING_TIMES = torch.linspace(0, 0.4, 5)
 TEST_TIMES = torch.linspace(0, 0.4, 9)
 
@@ -97,7 +99,7 @@ def train(trajectories: Tensor, settings: Settings) -> tuple[NeuralODE, float]:
         # Short pieces from anywhere on the way: the first times of the network are not its best.
         first = int(torch.randint(len(TRAINING_TIMES) - 1, ()))
         piece = trajectories[2 * first : 2 * first + 3 : 2, batch]
-        solution = node(piece[0], TRAINING_TIMES[first : first + 2] - TRAINING_TIMES[first])
+        solution = node(piece[0], (TRAINING_TIMES[first : first + 2] - TRAINING_TIMES[first]) / TIME_UNIT)
         loss = relative_l2(solution.ys[-1], piece[1], domain=DOMAIN)
         optimizer.zero_grad()
         (loss + regularizer(solution.stats)).backward()
@@ -111,7 +113,7 @@ def train(trajectories: Tensor, settings: Settings) -> tuple[NeuralODE, float]:
 def evaluate(node: NeuralODE, truth: Tensor, num_points: int) -> tuple[list[float], Tensor, int]:
     """Relative errors at the test times but the first, the solution, and the evaluations that it took."""
     coarse = truth[..., :: truth.shape[-1] // num_points]
-    solution = node(coarse[0], TEST_TIMES)
+    solution = node(coarse[0], TEST_TIMES / TIME_UNIT)
     pairs = zip(solution.ys[1:], coarse[1:], strict=True)
     errors = [relative_l2(found, wanted, domain=DOMAIN).item() for found, wanted in pairs]
     return errors, solution.ys, int(solution.stats.num_evaluations[0])

@@ -42,7 +42,8 @@ class Settings:
         batch_size: samples per step.
         learning_rate: of Adam.
         tolerance: of the solver, relative and absolute.
-        weight: of error and local regularizer at the beginning; a tenth at the end. It goes with the tolerance.
+        error_weight, local_weight: of these regularizers at the beginning; a tenth at the end. They go with the
+            tolerance.
         stiffness_weight: of the stiffness regularizer.
         seed: of weights and batches.
         out: where results go.
@@ -54,7 +55,8 @@ class Settings:
     batch_size: int = 128
     learning_rate: float = 5e-3
     tolerance: float = 1e-6
-    weight: float = 100.0
+    error_weight: float = 30.0
+    local_weight: float = 5.0
     stiffness_weight: float = 0.1
     seed: int = 0
     out: Path = Path("results/neural_ode_classification")
@@ -104,9 +106,11 @@ def train(name: str, kind: str, settings: Settings) -> dict[str, Any]:
     field, head = Field(inputs.shape[1], 32), nn.Linear(inputs.shape[1], int(labels.max()) + 1)
     node = NeuralODE(field, rtol=settings.tolerance, atol=settings.tolerance, control="joint")
     optimizer = torch.optim.Adam([*field.parameters(), *head.parameters()], lr=settings.learning_rate)
-    schedule = ExponentialDecay(settings.weight, settings.weight / 10)
-    local = LocalRegularizer(schedule)
-    penalties = {"error": ErrorRegularizer(schedule), "stiffness": StiffnessRegularizer(settings.stiffness_weight)}
+    local = LocalRegularizer(ExponentialDecay(settings.local_weight, settings.local_weight / 10))
+    penalties = {
+        "error": ErrorRegularizer(ExponentialDecay(settings.error_weight, settings.error_weight / 10)),
+        "stiffness": StiffnessRegularizer(settings.stiffness_weight),
+    }
     generator, t = torch.Generator().manual_seed(settings.seed), end_points(like=inputs)
     began = time.perf_counter()
     for step in trange(settings.steps, desc=f"{name}, {kind}", leave=False):
@@ -151,7 +155,7 @@ def main(settings: Settings) -> None:
     """Train, print, save, draw."""
     torch.set_num_threads(1)
     if settings.quick:
-        settings = replace(settings, steps=100, tolerance=1e-5)
+        settings = replace(settings, steps=120)
     runs = []
     for name in DATA if settings.data == "both" else [settings.data]:
         for kind in ("none", "error", "local", "stiffness"):

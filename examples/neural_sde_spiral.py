@@ -39,7 +39,7 @@ class Settings:
         error_weight, stiffness_weight: of the regularizers; the first one on sums over steps.
         seed: of weights and paths.
         out: where results go.
-        quick: about a minute on one core.
+        quick: 30 steps, too few for a good fit: shows that it runs, in a minute on one core.
     """
 
     regularizer: Literal["none", "error", "stiffness", "all"] = "all"

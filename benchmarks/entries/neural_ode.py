@@ -93,6 +93,7 @@ class Task(NamedTuple):
 
 def train(task: Task, size: StudySize, optimizer: torch.optim.Optimizer, generator: torch.Generator) -> float:
     """Seconds of processor time, all threads together."""
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, size.num_steps)
     began = time.process_time()
     for step in range(size.num_steps):
         task.node.progress = step / size.num_steps
@@ -101,6 +102,7 @@ def train(task: Task, size: StudySize, optimizer: torch.optim.Optimizer, generat
         optimizer.zero_grad()
         (loss + task.node.penalty).backward()
         optimizer.step()
+        schedule.step()
     return time.process_time() - began
 
 
@@ -148,7 +150,7 @@ def sinusoids(count: int, generator: torch.Generator, *, num_times: int = 20) ->
     """
     t = torch.linspace(0, 1, num_times)
     amplitude, frequency, phase = torch.rand(3, count, 1, generator=generator)
-    angle = 2 * math.pi * ((0.25 + 0.25 * frequency) * t + phase)
+    angle = 2 * math.pi * ((0.1 + 0.2 * frequency) * t + phase)
     values = torch.stack([angle.sin(), angle.cos()], dim=2) * (0.5 + amplitude)[..., None]
     values = values + 0.02 * torch.randn(values.shape, generator=generator)
     mask = (torch.rand(count, num_times, 1, generator=generator) < 0.5).expand_as(values)
@@ -237,7 +239,7 @@ CLASSIFICATION = Study(
     columns=COLUMNS,
     full=StudySize(
         num_train=1497, num_test=300, num_steps=300, batch_size=128, tolerance=1e-6, learning_rate=5e-3,
-        weights=Weights(error=100.0, local=10.0, stiffness=0.1),
+        weights=Weights(error=30.0, local=5.0, stiffness=0.1),
     ),
     check=promises({"error": 0.75, "local": 0.9}),
     caption=(
@@ -251,7 +253,7 @@ LATENT = Study(
     columns=COLUMNS,
     full=StudySize(
         num_train=256, num_test=128, num_steps=300, batch_size=64, tolerance=1e-6, learning_rate=1e-2,
-        weights=Weights(error=1000.0, local=100.0, stiffness=0.1),
+        weights=Weights(error=10.0, local=5.0, stiffness=0.01),
     ),
     check=promises({"error": 0.5}),
     caption=(
