@@ -91,7 +91,7 @@ def draw_errors(path: Path, rows: Mapping[str, Mapping[int, float]], *, trained_
     resolutions = list(next(iter(rows.values())))
     axes.set(xlabel="points per axis", ylabel="relative L2 error")
     axes.set_xticks(resolutions, [str(n) for n in resolutions])
-    axes.minorticks_off()
+    axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     axes.grid(alpha=0.3)
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)

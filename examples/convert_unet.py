@@ -6,6 +6,9 @@
 Trains a plain U-Net on Darcy flow, or a small vision transformer on Burgers' equation, and converts it. Shown is the
 error over resolutions of the plain network, of the same between two interpolations (the baseline to beat, before and
 after the very fine-tuning that the converted network gets), of the converted network, and of FNO.
+
+Without fine-tuning the converted U-Net loses to the interpolation on Darcy, where solutions at 32 points, interpolated,
+are within 1.1 % of those at 128 already: its error at 128 is 0.098, that of the interpolated network 0.044 (defaults).
 """
 
 import copy
