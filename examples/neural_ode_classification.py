@@ -55,7 +55,7 @@ class Settings:
     batch_size: int = 128
     learning_rate: float = 5e-3
     tolerance: float = 1e-6
-    error_weight: float = 30.0
+    error_weight: float = 10.0
     local_weight: float = 5.0
     stiffness_weight: float = 0.1
     seed: int = 0

@@ -239,7 +239,7 @@ CLASSIFICATION = Study(
     columns=COLUMNS,
     full=StudySize(
         num_train=1497, num_test=300, num_steps=300, batch_size=128, tolerance=1e-6, learning_rate=5e-3,
-        weights=Weights(error=30.0, local=5.0, stiffness=0.1),
+        weights=Weights(error=10.0, local=5.0, stiffness=0.1),
     ),
     check=promises({"error": 0.75, "local": 0.9}),
     caption=(
