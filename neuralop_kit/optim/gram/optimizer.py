@@ -155,26 +155,28 @@ class LinearProblem:
             )
         self.loss = 0.5 * self.r.square().sum().item()
         self.system = factorize(self.jacobian, self.filter.rtol)
-        self.start = _flatten(self.parameters)
-        self.increment = torch.zeros_like(self.start)
+        self.start = [real_view(p.detach()).clone() for p in self.parameters]
 
     def direction(self, filter_: Filter) -> Tensor:
         """The displacement of all weights by a whole step: momentum, rates, limit and decay included."""
-        previous = self._previous_increment()
+        previous, limit = self._previous_increment(), self.optimizer.max_norm
         if previous is None:
-            self.increment = self.system.solve(self.r, filter_)
+            increment = self.system.solve(self.r, filter_)
         else:
-            self.increment = previous + self.system.solve(self.r - self.jacobian.times(previous), filter_)
-        step, limit = self.rates * self.increment, self.optimizer.max_norm
+            increment = previous + self.system.solve(self.r - self.jacobian.times(previous), filter_)
+        if self.optimizer.momentum:
+            self.increment, increment = increment, increment.clone()
+        step = increment.mul_(-self.rates)
         if limit is not None:
-            step = step * (limit / self.optimizer.engine.norm(step).clamp_min(limit))
-        step = step.neg_() - self.rates * self.decays * self.start if self.decays.any() else step.neg_()
+            step *= limit / self.optimizer.engine.norm(step).clamp_min(limit)
+        if self.decays.any():
+            step -= self.rates * self.decays * torch.cat([start.flatten().double() for start in self.start])
         return self.optimizer.engine.agreed(step)
 
     def trial(self, direction: Tensor, size: float) -> float:
         """The loss after ``size`` times the direction; infinite where the residual is not finite."""
         self.num_trials += 1
-        self._place(self.start + size * direction)
+        self._place(direction, size)
         with torch.enable_grad():
             r = joined(residual_blocks(self.function(), self.optimizer.weights))
         loss = self.optimizer.engine.total(r).item()
@@ -191,9 +193,10 @@ class LinearProblem:
     def accept(self, choice: Choice) -> None:
         """Move to where the control chose to go, and remember the increment."""
         if choice.direction is None:
-            self._place(self.start)
+            for parameter, start in zip(self.parameters, self.start, strict=True):
+                real_view(parameter.data).copy_(start)
             return
-        self._place(self.start + choice.size * choice.direction)
+        self._place(choice.direction, choice.size)
         if self.optimizer.momentum:
             sizes = [real_size(p) for p in self.parameters]
             for parameter, part in zip(self.parameters, self.increment.split(sizes), strict=True):
@@ -208,17 +211,11 @@ class LinearProblem:
         parts = [state["increment"].double() if "increment" in state else _constant(p, 0.0) for p, state in found]
         return self.optimizer.momentum * torch.cat(parts)
 
-    def _place(self, flat: Tensor) -> None:
-        """Write all weights."""
-        sizes = [real_size(p) for p in self.parameters]
-        for parameter, part in zip(self.parameters, flat.split(sizes), strict=True):
-            view = real_view(parameter.data)
-            view.copy_(part.view(view.shape))
-
-
-def _flatten(parameters: list[Tensor]) -> Tensor:
-    """All weights as one vector, float64; complex ones as pairs."""
-    return torch.cat([real_view(p.detach()).flatten().double() for p in parameters])
+    def _place(self, direction: Tensor, size: float) -> None:
+        """Write all weights: the start plus ``size`` times the direction, added in float64 and rounded once."""
+        parts = direction.split([real_size(p) for p in self.parameters])
+        for parameter, start, part in zip(self.parameters, self.start, parts, strict=True):
+            real_view(parameter.data).copy_(torch.add(start, part.view(start.shape), alpha=size))
 
 
 def _per_weight(rows: list[tuple[Tensor, dict[str, Any]]], name: str) -> Tensor:

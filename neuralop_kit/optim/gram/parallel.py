@@ -104,7 +104,7 @@ class DataParallel(Engine):
         column, scale = piece.columns.start, self._scale[piece.rows]
         if isinstance(piece, OuterPiece):
             inputs = self._gather(piece.inputs, sizes)
-            cotangents = self._gather(piece.cotangents * scale[:, None, None], sizes)
+            cotangents = self._gather(piece.cotangents * scale.to(piece.cotangents.dtype)[:, None, None], sizes)
             if covers_all:
                 return [OuterPiece(column, 0, inputs, cotangents)]
             parts = zip(firsts, inputs.split(sizes), cotangents.split(sizes), strict=True)

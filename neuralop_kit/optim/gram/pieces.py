@@ -61,8 +61,9 @@ class MatrixPiece(Piece):
         return self.matrix.double() @ v
 
     def transposed_times(self, w: Tensor) -> Tensor:
-        """Product."""
-        return self.matrix.double().T @ w
+        """Product; see :meth:`OuterPiece.transposed_times` for its precision."""
+        matrix = self.matrix.to(torch.promote_types(self.matrix.dtype, torch.float32))
+        return (matrix.T @ w.to(matrix.dtype)).double()
 
 
 class OuterPiece(Piece):
@@ -75,13 +76,14 @@ class OuterPiece(Piece):
 
     def __init__(self, column: int, row: int, inputs: Tensor, cotangents: Tensor) -> None:
         super().__init__(column, row, len(inputs), inputs.shape[2] * cotangents.shape[2])
-        self.inputs, self.cotangents = inputs.double(), cotangents.double()
+        # Kept as they came: in float64 they would be the largest thing that a step of a float32 network holds.
+        self.inputs, self.cotangents = inputs, cotangents
 
     def dense(self, columns: slice = slice(None)) -> Tensor:
         """Multiplied out; ``columns`` must cover whole rows of the weight."""
         width = self.inputs.shape[2]
         outputs = slice(columns.start // width, columns.stop // width) if columns.stop else columns
-        return torch.bmm(self.cotangents[..., outputs].mT, self.inputs).flatten(1)
+        return torch.bmm(self.cotangents[..., outputs].mT.double(), self.inputs.double()).flatten(1)
 
     def narrow(self, start: int, stop: int) -> Piece:
         """A slice."""
@@ -90,22 +92,32 @@ class OuterPiece(Piece):
 
     def times(self, v: Tensor) -> Tensor:
         """``sum_t g_t . (V a_t)``."""
-        images = self.inputs @ v.view(self.cotangents.shape[2], self.inputs.shape[2]).T
+        images = self.inputs.double() @ v.view(self.cotangents.shape[2], self.inputs.shape[2]).T
         return (images * self.cotangents).sum(dim=(1, 2))
 
     def transposed_times(self, w: Tensor) -> Tensor:
-        """``sum_bt w_b g_bt (x) a_bt``, one product of matrices."""
-        weighted = (self.cotangents * w.view(-1, 1, 1)).flatten(0, 1)
-        return (weighted.T @ self.inputs.flatten(0, 1)).flatten()
+        """``sum_bt w_b g_bt (x) a_bt``, one product of matrices.
+
+        At the precision of the factors: what is lost is what a rounding of J changes.
+        """
+        inputs = self.inputs.to(torch.promote_types(self.inputs.dtype, torch.float32)).flatten(0, 1)
+        weighted = (self.cotangents * w.to(inputs.dtype).view(-1, 1, 1)).flatten(0, 1)
+        return (weighted.T @ inputs).flatten().double()
 
     def ghost_products(self, other: "OuterPiece") -> Tensor:
         """``<row_b, row_c> = sum_ts (g_bt . g_cs)(a_bt . a_cs)``, nothing multiplied out."""
-        products = self.inputs.flatten(0, 1) @ other.inputs.flatten(0, 1).T
-        products *= self.cotangents.flatten(0, 1) @ other.cotangents.flatten(0, 1).T
+        products = _products(self.inputs, other.inputs)
+        products *= _products(self.cotangents, other.cotangents)
         tokens = (self.inputs.shape[1], other.inputs.shape[1])
         if tokens == (1, 1):
             return products
         return products.view(self.num_rows, tokens[0], other.num_rows, tokens[1]).sum(dim=(1, 3))
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """Inner products of all tokens of one factor with all of another, float64."""
+    rows = left.flatten(0, 1).double()
+    return rows @ (rows if right is left else right.flatten(0, 1).double()).T
 
 
 def add_gram(total: Tensor, pieces: Sequence[Piece], *, memory_budget: int) -> None:

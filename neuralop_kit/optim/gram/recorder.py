@@ -94,9 +94,11 @@ class Recorder(TorchFunctionMode):
 
     def _copy_per_sample(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         """After a module that owns foreign parameters: its output again, with a copy of them per sample."""
+        if self._is_paused or not self.foreign:
+            return None
         own = {name: p for name, p in module.named_parameters() if self.index(p) is not None}
         # A module with a recorded layer inside cannot be run again as a whole.
-        if self._is_paused or not own or not self.foreign.issuperset(self.indices[id(p)] for p in own.values()):
+        if not own or not self.foreign.issuperset(self.indices[id(p)] for p in own.values()):
             return None
         batches = {name: value for name, value in kwargs.items() if isinstance(value, Tensor)}
         others = {name: value for name, value in kwargs.items() if name not in batches}

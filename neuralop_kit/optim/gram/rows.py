@@ -96,10 +96,13 @@ def row_pieces(recording: Recording, starts: Sequence[int], row: int, columns: S
             key = (kernel.weight_index, row + start, len(use.inputs), use.inputs.shape[2])
             tokens.setdefault(key, []).append(use)
         if use.with_bias and kernel.bias_index is not None:
-            pieces.append(MatrixPiece(columns[kernel.bias_index], row + start, use.cotangents.sum(dim=1)))
+            # Of a single token there is nothing to add up, and nothing to copy.
+            sums = use.cotangents.squeeze(1) if use.cotangents.shape[1] == 1 else use.cotangents.sum(dim=1)
+            pieces.append(MatrixPiece(columns[kernel.bias_index], row + start, sums))
     for (index, first, _, _), uses in tokens.items():
         inputs, cotangents = (
-            torch.cat(parts, dim=1) for parts in zip(*((u.inputs, u.cotangents) for u in uses), strict=True)
+            parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+            for parts in zip(*((u.inputs, u.cotangents) for u in uses), strict=True)
         )
         pieces.append(OuterPiece(columns[index], first, inputs, cotangents))
     for (index, gradient), start in zip(recording.copies, starts[len(recording.uses) :], strict=True):

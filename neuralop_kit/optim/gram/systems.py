@@ -75,8 +75,9 @@ class GramSystem(System):
     def __init__(self, jacobian: Jacobian) -> None:
         super().__init__(jacobian)
         self.by_rows = jacobian.num_rows <= jacobian.num_columns
-        self.product = jacobian.gram() if self.by_rows else jacobian.normal()
-        self.floor = _SAFETY * max((len(self.product) * _EPS) ** 0.5, jacobian.factor_eps)
+        self.size = min(jacobian.num_rows, jacobian.num_columns)
+        self.floor = _SAFETY * max((self.size * _EPS) ** 0.5, jacobian.factor_eps)
+        self._product: Tensor | None = None
         self._eigen: tuple[Tensor, Tensor] | None = None
         self._largest: Tensor | None = None
 
@@ -93,29 +94,38 @@ class GramSystem(System):
     def _filtered(self, right: Tensor, filter_: Filter) -> Tensor:
         s, vectors = self._eigenvectors()
         values, self.rank = filtered(filter_, s, self.floor)
-        return vectors @ (torch.where(values != 0, values / s, 0.0) * (vectors.T @ right))
+        factors = torch.where(values != 0, values / s, 0.0).flip(0)
+        return vectors @ (factors * (vectors.T @ right))
 
     def _damped(self, right: Tensor, damping: float) -> Tensor:
-        self.rank = len(self.product)
+        self.rank = self.size
         # Less damping than the noise could make the matrix indefinite; a matrix of zeros gets any positive one.
         shift = (max(damping, self.floor**2) * self._largest_eigenvalue()).clamp_min(1e-300)
-        damped = self.product.clone()
+        damped = self._gram().clone()
         damped.diagonal().add_(shift)
         return torch.cholesky_solve(right.unsqueeze(1), torch.linalg.cholesky_ex(damped).L).squeeze(1)
 
+    def _gram(self) -> Tensor:
+        """The matrix."""
+        if self._product is None:
+            self._product = self.jacobian.gram() if self.by_rows else self.jacobian.normal()
+        return self._product
+
     def _eigenvectors(self) -> tuple[Tensor, Tensor]:
-        """Singular values of J in descending order, and the vectors of this side."""
+        """Singular values of J in descending order, and the vectors of this side in ascending order."""
         if self._eigen is None:
-            values, vectors = torch.linalg.eigh(self.product)
-            self._eigen = values.clamp_min(0.0).sqrt().flip(0), vectors.flip(1)
+            values, vectors = torch.linalg.eigh(self._gram())
+            # With its vectors the matrix is no longer needed, and it is among the largest things in memory.
+            self._eigen, self._product = (values.clamp_min(0.0).sqrt().flip(0), vectors), None
         return self._eigen
 
     def _largest_eigenvalue(self) -> Tensor:
         """To a few per cent, by power iterations from the largest column."""
         if self._largest is None:
-            v = self.product[:, self.product.diagonal().argmax()]
+            product = self._gram()
+            v = product[:, product.diagonal().argmax()]
             for _ in range(10):
-                v = self.product @ (v / v.norm().clamp_min(1e-300))
+                v = product @ (v / v.norm().clamp_min(1e-300))
             self._largest = v.norm()
         return self._largest
 
