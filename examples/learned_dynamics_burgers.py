@@ -44,7 +44,7 @@ class Settings:
             dynamics themselves are wanted.
         seed: of data and weights.
         out: where results go.
-        quick: a minute on one core.
+        quick: a minute on one core, too short for a good fit: errors stay at a half.
     """
 
     viscosity: float = 0.01
