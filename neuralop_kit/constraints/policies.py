@@ -38,7 +38,8 @@ class Mask(FailurePolicy):
 class Raise(FailurePolicy):
     """A :class:`ConvergenceError` that names the failed items.
 
-    On several ranks all must raise together, or the others wait for ever: use :class:`Mask` and reduce the status.
+    With :class:`ExpertParallel` all ranks raise together. Under other kinds of parallelism use :class:`Mask` and reduce the
+    status, or the ranks that did not fail wait for ever.
     """
 
     def finish(
