@@ -38,8 +38,8 @@ class Mask(FailurePolicy):
 class Raise(FailurePolicy):
     """A :class:`ConvergenceError` that names the failed items.
 
-    With :class:`ExpertParallel` all ranks raise together. Under other kinds of parallelism use :class:`Mask` and reduce the
-    status, or the ranks that did not fail wait for ever.
+    With :class:`ExpertParallel` all ranks raise together. Under other kinds of parallelism use :class:`Mask` and
+    reduce the status, or the ranks that did not fail wait for ever.
     """
 
     def finish(
