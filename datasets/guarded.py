@@ -29,7 +29,7 @@ class GuardedFile(io.RawIOBase):
         super().__init__()
         self.path = Path(path)
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._size = os.fstat(self._descriptor).st_size
+        self.size = os.fstat(self._descriptor).st_size
         self._place = 0
 
     def readable(self) -> bool:
@@ -46,25 +46,29 @@ class GuardedFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move there."""
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self.size}[whence]
         self._place = start + offset
         return self._place
 
     def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
         """Fill all of ``buffer``."""
         target = memoryview(buffer).cast("B")
-        if not 0 <= self._place <= self._size - len(target):
-            raise DataError(f"expected bytes up to {self._place + len(target)} in {self.path}, got {self._size}")
-        done = 0
-        while done < len(target):
-            count = os.preadv(self._descriptor, [target[done:]], self._place + done)
-            if count == 0:
-                raise DataError(f"expected {self._size} bytes in {self.path}, got fewer; it was cut while open")
-            done += count
+        self.read_at(self._place, target)
         if target[:4] == HEAP_SIGNATURE:
             _check_heap(target, self.path)
-        self._place += done
-        return done
+        self._place += len(target)
+        return len(target)
+
+    def read_at(self, place: int, target: memoryview) -> None:
+        """Fill all of a buffer of bytes with numbers that begin at ``place``; their content is not looked at."""
+        if not 0 <= place <= self.size - len(target):
+            raise DataError(f"expected bytes up to {place + len(target)} in {self.path}, got {self.size}")
+        done = 0
+        while done < len(target):
+            count = os.preadv(self._descriptor, [target[done:]], place + done)
+            if count == 0:
+                raise DataError(f"expected {self.size} bytes in {self.path}, got fewer; it was cut while open")
+            done += count
 
     def close(self) -> None:
         """Close the file."""

@@ -72,10 +72,15 @@ class Container(ABC):
     @property
     def opened(self) -> Any:
         """The open file."""
-        if self._opened is None or self._owner != os.getpid():
+        if not self._is_open:
             with explained(DataError, f"to read {self.path}"), self.explained():
                 self._opened, self._owner = self._open(), os.getpid()
         return self._opened
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether this process has opened it."""
+        return self._opened is not None and self._owner == os.getpid()
 
     def explained(self) -> "_Explained":
         """A block in which damage becomes a :class:`DataError`."""

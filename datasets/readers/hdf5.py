@@ -2,6 +2,7 @@
 
 import math
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from neuralop_kit.datasets.guarded import GuardedFile
 from neuralop_kit.datasets.readers.container import Container, StoredArray
+from neuralop_kit.datasets.readers.contiguous import ContiguousArray
 from neuralop_kit.datasets.safety import MAX_ATTRIBUTE_BYTES, SIGNATURE, check_dataset
 from neuralop_kit.solvers.errors import DataError
 
@@ -29,6 +31,8 @@ class Hdf5Container(Container):
         with path.open("rb") as file:
             self.has_user_block = file.read(len(SIGNATURE)) != SIGNATURE
         self._checked: set[str] = set()
+        # Of the file that is open now.
+        self._arrays: dict[str, StoredArray] = {}
 
     @classmethod
     def recognizes(cls, head: bytes) -> bool:
@@ -56,10 +60,13 @@ class Hdf5Container(Container):
 
     def array(self, place: str) -> StoredArray:
         """The dataset at ``place``."""
-        item = self.item(place)
-        if not isinstance(item, h5py.Dataset):
-            raise DataError(f"expected a dataset at {place} of {self.path}, got a group; the file was changed")
-        return item
+        if not self._is_open or place not in self._arrays:
+            item = self.item(place)
+            if not isinstance(item, h5py.Dataset):
+                raise DataError(f"expected a dataset at {place} of {self.path}, got a group; the file was changed")
+            with self.explained():
+                self._arrays[place] = ContiguousArray.of(self._guard, item) or item
+        return self._arrays[place]
 
     def item(self, place: str) -> Any:
         """A group or dataset, every link on the way checked, the dataset too."""
@@ -89,8 +96,18 @@ class Hdf5Container(Container):
         value = np.ravel(self.attribute(place, name, default))
         return float(value[0]) if value.size == 1 and value.dtype.kind in "biuf" else default
 
+    def close(self) -> None:
+        """Let go of the file; the next read opens it again."""
+        self._arrays = {}
+        super().close()
+
+    def __getstate__(self) -> Mapping[str, Any]:
+        return {**super().__getstate__(), "_arrays": {}, "_guard": None}
+
     def _open(self) -> h5py.File:
-        file = h5py.File(GuardedFile(self.path), "r")
+        self._arrays = {}
+        self._guard = GuardedFile(self.path)
+        file = h5py.File(self._guard, "r")
         # HDF5 closes its files after Python's end, and would then call what is not there any more.
         weakref.finalize(self, file.close)
         return file
