@@ -14,6 +14,7 @@ RK4              order 4, fixed steps
 Euler            order 1, fixed steps
 Rosenbrock23     stiff problems, order 2
 Rodas5P          stiff problems, order 5
+KenCarp4         stiff problems, order 4, by Newton's method; for inexact Jacobians
 AutoSwitch       explicit where that is enough, stiff where it is not
 DenseLU          linear systems of stiff methods, by factorization
 Krylov           the same without a matrix, by GMRES
@@ -33,6 +34,7 @@ from neuralop_kit.solvers.ode.adjoint import Direct
 from neuralop_kit.solvers.ode.auto_switch import AutoSwitch
 from neuralop_kit.solvers.ode.control import Joint, PerSample
 from neuralop_kit.solvers.ode.controllers import FixedStep, IController, PIController, PIDController
+from neuralop_kit.solvers.ode.esdirk import KenCarp4
 from neuralop_kit.solvers.ode.event import EventSolution, odeint_event
 from neuralop_kit.solvers.ode.explicit import RK4, Bosh3, Dopri5, Dopri8, Euler, Heun, Tsit5
 from neuralop_kit.solvers.ode.linear import DenseLU, Krylov
@@ -56,6 +58,7 @@ __all__ = [
     "Euler",
     "Rosenbrock23",
     "Rodas5P",
+    "KenCarp4",
     "AutoSwitch",
     "DenseLU",
     "Krylov",

@@ -61,7 +61,7 @@ def odeint(
         ConvergenceError: a sample failed and ``raise_on_failure`` is set.
 
     Good values: tolerances 1e-3 to 1e-8 with Tsit5; for less, Dopri8 in float64. NaN or steps in the thousands speak
-    for a stiff problem: take ``"rosenbrock23"``, ``"rodas5p"`` or ``"auto"``.
+    for a stiff problem: take ``"rosenbrock23"``, ``"rodas5p"``, ``"kencarp4"`` or ``"auto"``.
 
     >>> import torch
     >>> y0 = torch.tensor([[1.0], [2.0]], dtype=torch.float64)

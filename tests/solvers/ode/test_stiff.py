@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
@@ -13,20 +14,23 @@ from neuralop_kit.solvers.ode import (
     DenseLU,
     Direct,
     FixedStep,
+    KenCarp4,
     Krylov,
     Replay,
     Rodas5P,
     Rosenbrock23,
     Tsit5,
+    kencarp_tableau,
     odeint,
 )
 from neuralop_kit.solvers.ode.linear import jacobian_of
 from tests.solvers.ode.problems import F64, START, Network, VanDerPol, several_starts, times
 from tests.solvers.ode.test_gradients import distance, gradients
+from tests.solvers.ode.trees import residual
 
 FIELD = VanDerPol(mu=5.0, force=1.0).requires_grad_(False)
 INNER = torch.linspace(0, 1, 11, dtype=F64)
-STIFF = {"rosenbrock23": Rosenbrock23, "rodas5p": Rodas5P}
+STIFF = {"rosenbrock23": Rosenbrock23, "rodas5p": Rodas5P, "kencarp4": KenCarp4}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,7 @@ def slopes(values):
 
 
 @pytest.mark.parametrize(
-    ("method", "order", "estimate"), [(Rosenbrock23(), 2, 3), (Rodas5P(), 5, 5)], ids=["Rosenbrock23", "Rodas5P"]
+    ("method", "order", "estimate"), [(Rosenbrock23(), 2, 3), (Rodas5P(), 5, 5), (KenCarp4(), 4, 4)], ids=STIFF
 )
 def test_orders(method, order, estimate, exact):
     solutions = [solve(method, h) for h in (1 / 40, 1 / 80)]
@@ -77,7 +81,7 @@ def test_time_derivative_of_rosenbrock23_carries_its_factor(factor, order):
     assert abs(slopes(estimates)[0] - order) < 0.15
 
 
-@pytest.mark.parametrize("method", [Rosenbrock23(), Rodas5P(), AutoSwitch()], ids=["Rosenbrock23", "Rodas5P", "auto"])
+@pytest.mark.parametrize("method", [Rosenbrock23(), Rodas5P(), KenCarp4(), AutoSwitch()], ids=[*STIFF, "auto"])
 def test_van_der_pol_in_few_steps(method):
     """mu = 100: an explicit method needs about a thousand steps and more for this part alone."""
     field, ts = VanDerPol(mu=100.0).requires_grad_(False), times(0, 60)
@@ -94,7 +98,8 @@ def test_van_der_pol_in_few_steps(method):
     assert explicit > 1000  # negative control
 
 
-def test_robertson():
+@pytest.mark.parametrize("method", ["rodas5p", "kencarp4"])
+def test_robertson(method):
     """Reaction rates from 0.04 to 3e7; the value at t = 40 by scipy's Radau."""
 
     def plain(t, y):
@@ -106,7 +111,7 @@ def test_robertson():
 
     y0 = torch.tensor([[1.0, 0.0, 0.0]], dtype=F64)
     atol = torch.tensor([1e-8, 1e-12, 1e-8], dtype=F64)
-    solution = odeint(field, y0, times(0, 40), method="rodas5p", rtol=1e-6, atol=atol)
+    solution = odeint(field, y0, times(0, 40), method=method, rtol=1e-6, atol=atol)
     expected = solve_ivp(plain, (0, 40), [1.0, 0.0, 0.0], method="Radau", rtol=1e-10, atol=1e-14).y[:, -1]
     assert (solution.ys[-1, 0] / torch.from_numpy(expected) - 1).abs().max() < 1e-5
     assert solution.stats.num_accepted.item() < 100
@@ -174,7 +179,7 @@ def test_matrix_free_is_dense(method, control):
         assert ((ours - expected).abs().max() / expected.abs().max()) < 1e-8
 
 
-@pytest.mark.parametrize("method", [Rosenbrock23(), Rodas5P()], ids=["Rosenbrock23", "Rodas5P"])
+@pytest.mark.parametrize("method", [Rosenbrock23(), Rodas5P(), KenCarp4()], ids=STIFF)
 def test_gradients_of_stiff_methods(method):
     """Against differences of a tight solve, and by replay."""
     field = VanDerPol(mu=5.0)
@@ -199,3 +204,53 @@ def test_failures_stay_with_their_sample():
     solution = odeint(field, torch.ones(3, 2, dtype=F64), times(0, 1), method="rosenbrock23", rtol=1e-4, atol=1e-6)
     assert solution.stats.converged.tolist() == [True, False, True]
     assert (solution.ys[-1, [0, 2]] - math.exp(-1)).abs().max() < 1e-3
+
+
+def test_tableau_of_kencarp4_has_order_four_and_its_companion_has_not():
+    a = np.diag([0.0, *[kencarp_tableau.GAMMA] * 5])
+    for i, row in enumerate(kencarp_tableau.A, start=1):
+        a[i, :i] = row
+    b, companion, c = np.asarray(kencarp_tableau.B), np.asarray(kencarp_tableau.COMPANION), a.sum(axis=1)
+    assert max(residual(b, a, order) for order in (1, 2, 3, 4)) < 1e-14
+    assert residual(b, a, 5) > 1e-3
+    assert max(residual(companion, a, order) for order in (1, 2, 3)) < 1e-14
+    assert residual(companion, a, 4) > 1e-3  # negative control
+    # Places, stage order two, stiff accuracy, and what a step makes of an infinitely stiff component.
+    assert np.abs(c[1:] - kencarp_tableau.TIMES).max() < 1e-14
+    assert np.abs(a @ c - c**2 / 2)[1:].max() < 1e-14
+    assert (a[-1] == b).all()
+    assert abs(1 - 1e9 * b @ np.linalg.solve(np.eye(6) + 1e9 * a, np.ones(6))) < 1e-7
+
+
+@pytest.mark.parametrize(("method", "order"), [(KenCarp4, 4), (Rodas5P, 2)], ids=["kencarp4", "rodas5p"])
+def test_only_newton_forgives_a_wrong_matrix(method, order, exact):
+    class Wrong(DenseLU):
+        def prepare(self, field, t, y, scale):
+            return super().prepare(field, t, y, 1.2 * scale)
+
+    errors = [(solve(method(linear=Wrong()), h).ys[-1] - exact[-1]).norm().item() for h in (1 / 40, 1 / 80)]
+    assert abs(slopes(errors)[0] - order) < 0.5
+
+
+def test_estimate_of_kencarp4_knows_what_newton_left():
+    """Van der Pol's equation in long steps: without its last term, steps pass on which Newton has not converged."""
+
+    class Careless(KenCarp4):
+        def step(self, field, t, y, slope, h):
+            new = super().step(field, t, y, slope, h)
+            solve = self.linear.prepare(field, t, y, h / 4)
+            return new._replace(defect=new.defect - solve(h * (new.slope - new.stages[1]) / 4))
+
+    field, y0, ts = VanDerPol(mu=100.0).requires_grad_(False), torch.tensor([[2.0, 0.0]], dtype=F64), times(0, 60)
+    expected = odeint(field, y0, ts, method="rodas5p", rtol=1e-8, atol=1e-10).ys[-1]
+    careful, careless = (
+        (odeint(field, y0, ts, method=method, rtol=1e-5, atol=1e-7).ys[-1] / expected - 1).abs().max()
+        for method in (KenCarp4(), Careless())
+    )
+    assert careful < 5e-5
+    assert careless > 5e-4  # negative control
+
+
+def test_kencarp4_without_iterations_is_refused():
+    with pytest.raises(ArgumentError, match=r"expected .*, got .*; "):
+        KenCarp4(iterations=0)
