@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from neuralop_kit.datasets.field_dataset import FieldDataset
-from neuralop_kit.datasets.readers.contents import Contents, Numbers
+from neuralop_kit.datasets.readers.contents import Contents, Numbers, Role
 from neuralop_kit.datasets.readers.field_file import FieldFile
 from neuralop_kit.datasets.statistics import ChannelStatistics, DatasetStatistics
 from neuralop_kit.datasets.tasks import Task
@@ -18,6 +18,9 @@ from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError, DataError
 
 VERIFY_BYTES = 2**24
+
+# Of a batch: row, and number of the pair in its sample.
+Chosen = list[tuple[int, int]]
 
 
 class TaskDataset(FieldDataset):
@@ -102,11 +105,10 @@ class TaskDataset(FieldDataset):
         counts = (len(self.input_names), len(self.target_names))
         places = self._positions(indices)
         inputs, targets = (torch.empty(len(places), count, *self.shape, dtype=dtype) for count in counts)
-        for row, place in enumerate(places.tolist()):
-            number = int(np.searchsorted(self._ends, place, side="right"))
-            first = int(self._ends[number - 1]) if number else 0
-            sample, pair = divmod(place - first, self._pairs_each[number])
-            self._fill(inputs[row].numpy(), targets[row].numpy(), number, sample, pair)
+        fill = self._fill_steady if self._steady else self._fill
+        for (number, sample), chosen in self._by_sample(places).items():
+            one = self.samples[number][sample : sample + 1]
+            fill(inputs.numpy(), targets.numpy(), self.files[number], one, chosen)
         return inputs, targets
 
     def verify(self) -> None:
@@ -130,18 +132,31 @@ class TaskDataset(FieldDataset):
     def _longest(self) -> int:
         return max(file.num_frames for file in self.files)
 
-    def _fill(self, given: Numbers, asked: Numbers, number: int, sample: int, pair: int) -> None:
-        file, one = self.files[number], self.samples[number][sample : sample + 1]
-        if self._steady:
-            given[...] = file.read(one, range(1), ("input", "state"))[0, 0]
-            asked[...] = file.read(one, range(1), ("target", "state"))[0, 0]
-            return
-        before, after = self.task.frames(pair, file.num_frames)
-        states = file.read(one, before, ("state",))[0].reshape(-1, *self.shape)
-        given[: len(states)] = states
+    def _by_sample(self, places: "np.ndarray[Any, np.dtype[np.intp]]") -> dict[tuple[int, int], Chosen]:
+        """The pairs of a batch by file and sample."""
+        chosen: dict[tuple[int, int], Chosen] = {}
+        numbers = np.searchsorted(self._ends, places, side="right").tolist()
+        for row, (place, number) in enumerate(zip(places.tolist(), numbers, strict=True)):
+            first = int(self._ends[number - 1]) if number else 0
+            sample, pair = divmod(place - first, self._pairs_each[number])
+            chosen.setdefault((number, sample), []).append((row, pair))
+        return chosen
+
+    def _fill_steady(self, given: Numbers, asked: Numbers, file: FieldFile, one: range, chosen: Chosen) -> None:
+        rows = [row for row, _ in chosen]
+        given[rows] = file.read(one, range(1), ("input", "state"))[0]
+        asked[rows] = file.read(one, range(1), ("target", "state"))[0]
+
+    def _fill(self, given: Numbers, asked: Numbers, file: FieldFile, one: range, chosen: Chosen) -> None:
+        cuts = [(row, *self.task.frames(pair, file.num_frames)) for row, pair in chosen]
+        states = _Frames(file, one, {k for _, before, after in cuts for k in (*before, *after)}, "state")
+        for row, before, after in cuts:
+            states.copy(before, given[row])
+            states.copy(after, asked[row])
         if self.contents.of_role("input"):
-            given[len(states) :] = file.read(one, before[-1:], ("input",))[0, 0]
-        asked[...] = file.read(one, after, ("state",))[0].reshape(-1, *self.shape)
+            inputs = _Frames(file, one, {before[-1] for _, before, _ in cuts}, "input")
+            for row, before, _ in cuts:
+                inputs.copy(before[-1:], given[row, len(before) * states.num_channels :])
 
     def _statistics(self, states: ChannelStatistics, inputs: ChannelStatistics) -> DatasetStatistics:
         """Those of the channels of a pair."""
@@ -149,6 +164,27 @@ class TaskDataset(FieldDataset):
         given = ChannelStatistics(states.mean * repeats + inputs.mean, states.std * repeats + inputs.std)
         repeats = len(self.target_names) // max(1, len(states.mean))
         return DatasetStatistics(given, ChannelStatistics(states.mean * repeats, states.std * repeats), {})
+
+
+class _Frames:
+    """Some frames of one sample in memory; neighbours are read together, each frame once."""
+
+    def __init__(self, file: FieldFile, one: range, frames: set[int], role: Role) -> None:
+        runs: list[range] = []
+        for k in sorted(frames):
+            if runs and k == runs[-1].stop:
+                runs[-1] = range(runs[-1].start, k + 1)
+            else:
+                runs.append(range(k, k + 1))
+        blocks = [file.read(one, run, (role,))[0] for run in runs]
+        self.block = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        self.places = {k: place for place, k in enumerate(sorted(frames))}
+        self.num_channels = self.block.shape[1]
+
+    def copy(self, frames: range, channels: Numbers) -> None:
+        """Put frames into the first channels of a contiguous array ``(channel, *space)``, one after the other."""
+        target = channels[: len(frames) * self.num_channels].reshape(len(frames), *self.block.shape[1:])
+        np.take(self.block, [self.places[k] for k in frames], axis=0, out=target, mode="clip")
 
 
 class TrajectoryDataset(Dataset[Tensor]):

@@ -35,6 +35,8 @@ class Container(ABC):
     """
 
     format: ClassVar[str]
+    # Whether a part of an array is memory of its own, not a view of what the container keeps.
+    copies: ClassVar[bool] = False
     # What the libraries for this format raise on a damaged file.
     damage: ClassVar[tuple[type[Exception], ...]] = (
         OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, MemoryError, OverflowError,

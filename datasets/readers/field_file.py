@@ -1,8 +1,10 @@
 """Reading blocks of fields out of a file whose contents are known: ``(sample, time, channel, *space)``, always."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from neuralop_kit.datasets.readers.container import Container
 from neuralop_kit.datasets.readers.contents import ONE, SPACE_LETTERS, Contents, Numbers, Role, Variable
@@ -36,13 +38,16 @@ class FieldFile:
         variables = self.contents.of_role(*roles)
         num_channels = sum(variable.num_components for variable in variables)
         shape = (len(samples), len(frames), num_channels, *self.contents.shape)
-        block = np.empty(shape, dtype=self.contents.dtype)
-        first = 0
-        for variable in variables:
-            part = block[:, :, first : first + variable.num_components]
-            self._fill(part, variable, samples, frames)
-            first += variable.num_components
-        self._check_finite(block, samples)
+        block = self._only(variables, samples, frames, shape)
+        if block is None:
+            block, first = np.empty(shape, dtype=self.contents.dtype), 0
+            for variable in variables:
+                part = block[:, :, first : first + variable.num_components]
+                self._fill(part, variable, samples, frames)
+                first += variable.num_components
+        # A finite sum is one of finite numbers, and is found faster; that of large numbers may overflow.
+        if not math.isfinite(torch.from_numpy(block).sum().item()):
+            self._check_finite(block, samples)
         return block
 
     def read_variable(self, variable: Variable, samples: range, frames: range) -> Numbers:
@@ -55,6 +60,16 @@ class FieldFile:
             self._fill(block, variable, samples, frames)
         self._check_finite(block, samples)
         return block
+
+    def _only(
+        self, variables: Sequence[Variable], samples: range, frames: range, shape: tuple[int, ...]
+    ) -> Numbers | None:
+        """The values of a single variable as they were read, where they need not be copied into a block."""
+        if not self.container.copies or len(variables) != 1 or variables[0].initial is not None:
+            return None
+        values = self._values(variables[0], samples, _shifted(frames, variables[0].skip))
+        fits = values.shape == shape and values.dtype == self.contents.dtype and values.flags.c_contiguous
+        return values if fits else None
 
     def _check_finite(self, block: Numbers, samples: range) -> None:
         finite = np.isfinite(block)

@@ -25,6 +25,7 @@ class Hdf5Container(Container):
     """An HDF5 file; places are paths such as ``"t0_fields/density"``."""
 
     format = "HDF5"
+    copies = True
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)

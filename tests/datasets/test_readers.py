@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from neuralop_kit import Domain
 from neuralop_kit.datasets import DataWarning, FinalTime, Steps, open_dataset
+from neuralop_kit.datasets.readers import FieldFile
 from neuralop_kit.datasets.readers.grids import axis_from
 from neuralop_kit.datasets.readers.well_statistics import read_statistics
 from neuralop_kit.solvers.errors import ArgumentError, DataError, DomainError, NonFiniteError
@@ -378,6 +379,30 @@ class TestEveryLayout:
         batches = list(DataLoader(data, batch_size=4, num_workers=2, multiprocessing_context=context))
         assert torch.equal(torch.cat([u for u, _ in batches]), inputs)
         assert torch.equal(torch.cat([v for _, v in batches]), targets)
+
+    @pytest.mark.parametrize("task", [Steps(first=0), Steps(history=2, first=0), Steps(stride=2, first=0), FinalTime()])
+    def test_a_batch_in_any_order_is_its_items(self, tmp_path, data, task):
+        pairs = open_dataset(tmp_path / "f.hdf5", task=task)
+        order = [len(pairs) - 1, 0, 1, 0, len(pairs) // 2, -1]
+        inputs, targets = pairs.read(order)
+        assert torch.equal(inputs, torch.stack([pairs[i][0] for i in order]))
+        assert torch.equal(targets, torch.stack([pairs[i][1] for i in order]))
+
+    def test_neighbours_are_read_together(self, data, monkeypatch):
+        reads, read = [], FieldFile.read
+
+        def noted(file, samples, frames, roles):
+            reads.append((samples, frames, roles))
+            return read(file, samples, frames, roles)
+
+        monkeypatch.setattr(FieldFile, "read", noted)
+        data.read(range(len(data)))
+        states = [(samples, frames) for samples, frames, roles in reads if roles == ("state",)]
+        assert states == [(range(k, k + 1), range(4)) for k in range(3)]
+
+    def test_large_numbers_whose_sum_overflows_are_finite(self, tmp_path):
+        np.save(tmp_path / "f.npy", np.full((3, 4, 5), 3e38, dtype="f4"))
+        assert (trajectories(opened(tmp_path / "f.npy", axes="ntx")) == np.float32(3e38)).all()
 
     def test_pickle_and_verify(self, data):
         again = pickle.loads(pickle.dumps(data))
