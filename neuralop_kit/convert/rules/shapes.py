@@ -265,9 +265,14 @@ def attribute(call: Call) -> Conversion:
         return Conversion(None, "shape", target=Shape(call.field.layout, "shape"))
     if name in ("device", "dtype", "ndim"):
         return Conversion(None, "property")
-    if name in ("T", "mT"):
-        return Conversion(tuple(reversed(call.field.layout)), "rearrangement")
-    raise Refusal(f"the attribute {name!r} of a tensor is not known")
+    layout = call.field.layout
+    if name == "T":
+        return Conversion(tuple(reversed(layout)), "rearrangement")
+    if name == "mT":
+        return Conversion((*layout[:-2], layout[-1], layout[-2]), "rearrangement")
+    if name in ("real", "imag"):
+        return Conversion(layout, "pointwise")
+    raise Refusal(f"the attribute {name!r} of a tensor is not known; call a method or function that has a rule")
 
 
 @register_rule(*functions("dim", "numel", "is_floating_point"))
