@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from neuralop_kit.convert.tracing import skeleton
-from neuralop_kit.solvers.errors import NeuralopKitError
+from neuralop_kit.solvers.errors import ArgumentError, NeuralopKitError
 
 
 class ConversionError(NeuralopKitError, ValueError):
@@ -17,6 +18,35 @@ class ConversionError(NeuralopKitError, ValueError):
     def __init__(self, message: str, reasons: Sequence[tuple[str, str]]) -> None:
         super().__init__(message)
         self.reasons = list(reasons)
+
+
+def check_it_runs(net: nn.Module, example: Tensor) -> None:
+    """The network itself takes a field at the reference resolution.
+
+    Raises:
+        ArgumentError: it does not; says which of its modules failed, and how.
+    """
+    plain = skeleton(net).eval()
+    inside: list[str] = []
+
+    def enter(path: str, *_: Any) -> None:
+        inside.append(path)
+
+    def leave(*_: Any) -> None:
+        inside.pop()
+
+    for path, module in plain.named_modules():
+        module.register_forward_pre_hook(partial(enter, path))
+        module.register_forward_hook(leave)
+    try:
+        with torch.no_grad():
+            plain(example)
+    except Exception as error:  # whatever the user's code raises, no conversion can follow
+        raise ArgumentError(
+            f"expected a network that takes a field of shape {tuple(example.shape)}, got {type(error).__name__} in "
+            f"{f'module {inside[-1]!r}' if inside[-1] else 'the network itself'}: {error}; "
+            "give the resolution on which it was trained"
+        ) from error
 
 
 def check_equality(net: nn.Module, operator: nn.Module, example: Tensor, *, is_exact: bool) -> None:

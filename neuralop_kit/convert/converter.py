@@ -192,7 +192,7 @@ class Converter:
         layouts = [edge.layout for edge in call.edges]
         kept = sandwich(call.target, layouts)
         return Conversion(
-            _guess(layouts, call.output), "kept at the reference", target=kept, limit=f"resampled around it: {reason}"
+            guess(layouts, call.output), "kept at the reference", target=kept, limit=f"resampled around it: {reason}"
         )
 
     def place(self, path: str, module: nn.Module) -> None:
@@ -209,14 +209,16 @@ def _without_rule(call: Call) -> Conversion:
     name = getattr(call.target, "__name__", type(call.target).__name__)
     if not any(edge.is_free for edge in call.edges):
         # Whatever it does, it does it at one resolution.
-        return Conversion(_guess([edge.layout for edge in call.edges], call.output), name, limit="fixed latent grid")
+        return Conversion(guess([edge.layout for edge in call.edges], call.output), name, limit="fixed latent grid")
     if (name.endswith("_") and not name.endswith("__")) or name in ("setitem", "__setitem__"):
         raise Refusal(f"{name} changes a tensor in place; build a new tensor instead")
     raise Refusal(f"there is no rule for {name}; add one with register_rule")
 
 
-def _guess(layouts: list[Layout], output: Any) -> Any:
-    """Dimensions of unchanged size keep their lines."""
+def guess(layouts: list[Layout], output: Any) -> Any:
+    """Layout of what a refused call returned: dimensions of unchanged size keep their lines."""
+    if isinstance(output, tuple | list) and not isinstance(output, torch.Size):
+        return tuple(guess(layouts, item) for item in output)
     if not isinstance(output, Tensor):
         return plain(output)
     first = hold(layouts[0]) if layouts else ()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralop_kit.convert.arrival import Grid, reference_layout
-from neuralop_kit.convert.checking import ConversionError, check_equality
+from neuralop_kit.convert.checking import ConversionError, check_equality, check_it_runs
 from neuralop_kit.convert.converter import Converter, Record, Slot, Step
 from neuralop_kit.convert.grid import input_layout
 from neuralop_kit.convert.kernels import Hat, Kernel, kernel_of
@@ -130,7 +130,8 @@ def to_operator(
     Raises:
         ConversionError: a part has no rule and ``strict``; its ``reasons`` list paths and reasons. Or the operator
             differs from the network at the reference resolution, which is checked.
-        ArgumentError: an argument is out of range, or the channels can not be told.
+        ArgumentError: an argument is out of range, the channels can not be told, or the network itself does not run
+            at this resolution.
         DomainError: the domain is a sphere, or can not carry the resolution.
 
     Source: Berner et al. (2025), arXiv 2506.10973, for the reading of layers.
@@ -159,6 +160,7 @@ def to_operator(
         raise ArgumentError(
             f"expected an example on {tuple(resolution)} points, got {tuple(example.shape)}; resample it"
         )
+    check_it_runs(net, example)
     operator, reasons = _convert(net, settings, example, grid, strict=strict)
     if reasons and strict:
         listed = "\n".join(f"  {path or '(the network itself)'}: {reason}" for path, reason in reasons)

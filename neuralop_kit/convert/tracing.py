@@ -1,7 +1,9 @@
 """Follow the code of a network: which calls it makes, and where it can not be followed."""
 
 import inspect
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from torch import fx, nn
@@ -30,7 +32,8 @@ def skeleton(module: nn.Module, memo: dict[int, nn.Module] | None = None) -> nn.
 
 def is_leaf(module: nn.Module) -> bool:
     """Whether a module is converted as a whole: it has a rule, or is one of torch's own."""
-    torch_own = type(module).__module__.startswith("torch.nn") and not isinstance(module, nn.Sequential)
+    is_container = isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict)
+    torch_own = type(module).__module__.startswith("torch.nn") and not is_container
     return find_rule(module) is not None or torch_own
 
 
@@ -47,8 +50,16 @@ class Tracer(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Remember which module's code failed."""
+
+        def complete(*args: Any, **kwargs: Any) -> Any:
+            output = forward(*args, **kwargs)
+            if isinstance(output, fx.proxy.Attribute):
+                # Reading an attribute enters the graph when it is first used, which is outside of this module.
+                _ = output.node
+            return output
+
         try:
-            return super().call_module(m, forward, args, kwargs)
+            return super().call_module(m, complete, args, kwargs)
         except Untraceable:
             raise
         except Exception as error:
@@ -56,11 +67,22 @@ class Tracer(fx.Tracer):
 
 
 def _why(error: Exception) -> str:
+    place = _place(error)
+    if "cannot be iterated" in str(error):
+        return f"it iterates over a tensor or over parts of one{place}; name the parts, as in q, k, v = x.chunk(3)"
     if isinstance(error, fx.proxy.TraceError) or "interpreted as an integer" in str(error):
-        return "its control flow depends on data or shapes; make it a rule of its own with register_rule"
+        return f"its control flow depends on data or shapes{place}; make it a rule of its own with register_rule"
     if "item assignment" in str(error):
-        return "it writes into a tensor by index; build a new tensor instead"
-    return f"its code can not be traced ({type(error).__name__}: {str(error)[:80]}); register a rule for it"
+        return f"it writes into a tensor by index{place}; build a new tensor instead"
+    return f"its code can not be traced ({type(error).__name__}: {str(error)[:80]}){place}; register a rule for it"
+
+
+def _place(error: Exception) -> str:
+    """The user's line that failed: the last one before torch's own."""
+    lines = [(frame, number) for frame, number in traceback.walk_tb(error.__traceback__)]
+    own = [(frame.f_code.co_filename, number) for frame, number in lines
+           if frame.f_globals.get("__name__", "").split(".")[0] not in ("torch", "neuralop_kit")]  # fmt: skip
+    return f" (line {own[-1][1]} of {Path(own[-1][0]).name})" if own else ""
 
 
 def trace(root: nn.Module) -> tuple[fx.Graph, dict[str, str]]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from neuralop_kit.convert.arrival import Grid, reference_layout
-from neuralop_kit.convert.converter import Converter, Record, Slot, Step
+from neuralop_kit.convert.converter import Converter, Record, Slot, Step, guess
 from neuralop_kit.convert.grid import Layout, input_layout, iterate_lines, plain_layout
 from neuralop_kit.convert.registry import Call, Edge, Refusal, Settings
 from neuralop_kit.convert.sandwich import Sandwich
@@ -90,6 +90,8 @@ class Watcher(TorchFunctionMode):
                 self._exchange(path, target, conversion.target)
         except Refusal as refusal:
             self._refuse(path.rpartition(".")[2], str(refusal), path)
+            # What follows is not to blame for it.
+            self.remember(output, guess([edge.layout for edge in call.edges], output))
             return
         self.remember(output, conversion.layout)
         if any(line for edge in call.edges for line in iterate_lines(edge.layout)):

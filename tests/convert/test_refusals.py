@@ -86,6 +86,25 @@ class Sorting(torch.autograd.Function):
         return g
 
 
+class IteratesOverParts(nn.Module):
+    def forward(self, u: Tensor) -> Tensor:
+        parts = [2 * part for part in u.chunk(2, dim=1)]
+        return torch.cat(parts, dim=1).topk(16, dim=-1).values
+
+
+@torch.library.custom_op("tests_convert::double_", mutates_args={"u"})
+def double_(u: Tensor) -> None:
+    """An operation of the user's own that changes its argument."""
+    u.mul_(2)
+
+
+class CustomInPlace(nn.Module):
+    def forward(self, u: Tensor) -> Tensor:
+        v = u.clone()
+        torch.ops.tests_convert.double_(v)
+        return v
+
+
 class CustomFunction(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         return Sorting.apply(u)
@@ -94,10 +113,12 @@ class CustomFunction(nn.Module):
 BAD = [
     (HardCoded, "1.view", "written into a view"),
     (Mixing, "1.reshape", "mixes points and channels|regroups|cuts"),
-    (WritesByIndex, "1", "writes into a tensor by index"),
+    (WritesByIndex, "1", r"writes into a tensor by index \(line \d+ of test_refusals.py\)"),
     (InPlace, "1.mul_", "in place"),
-    (LooksAtValues, "1", "control flow"),
+    (CustomInPlace, "1.double_", "double_ changes a tensor in place"),
+    (LooksAtValues, "1", r"control flow .* \(line \d+ of test_refusals.py\)"),
     (LooksAtSize, "1", "control flow"),
+    (IteratesOverParts, "1", "iterates over a tensor or over parts of one .* name the parts"),
     (Neighbours, "1.topk", "no integral"),
     (Folding, "1.unfold", "no rule"),
 ]
@@ -142,6 +163,39 @@ def test_a_network_that_can_not_be_followed_at_all_is_kept_as_a_whole():
     assert operator.report().kept
 
 
+def test_one_reason_does_not_bring_others():
+    class Loop(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+        def forward(self, u: Tensor) -> Tensor:
+            while u.mean() > 1e6:
+                u = u / 2
+            return self.conv(u.topk(16, dim=-1).values)
+
+    with pytest.raises(ConversionError) as caught:
+        to_operator(Loop(), BOX, resolution=(16, 16))
+    assert {path for path, _ in caught.value.reasons} == {"", "topk"}
+
+
+def test_a_network_that_does_not_run_itself_is_told_so():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Sequential(nn.Flatten(), nn.Linear(2 * 64, 3)))
+    with pytest.raises(ArgumentError, match=r"\(2, 1, 16, 16\), got RuntimeError in module '1.1': .*; give the resol"):
+        to_operator(net, BOX, resolution=(16, 16))
+    assert to_operator(net, BOX, resolution=(8, 8))(torch.randn(1, 1, 16, 16)).shape == (1, 3)
+
+
+def test_attributes_are_named_by_the_module_that_reads_them():
+    class Data(nn.Module):
+        def forward(self, u: Tensor) -> Tensor:
+            return u.data
+
+    with pytest.raises(ConversionError, match="attribute 'data'") as caught:
+        to_operator(around(Data()), BOX, resolution=(16, 16))
+    assert [path for path, _ in caught.value.reasons] == ["1.getattr"]
+
+
 def test_code_that_can_not_be_traced_may_still_be_converted():
     class Checked(nn.Module):
         def __init__(self) -> None:
@@ -163,6 +217,26 @@ def test_code_that_can_not_be_traced_may_still_be_converted():
     assert torch.equal(operator(u), net(u))
     assert convergence_report(operator, TORUS, waves, [16, 32, 64, 128]).fitted_order > 1.8
     assert dict(operator.named_parameters())["first.weight"] is net.first.weight
+
+
+@pytest.mark.parametrize("container", [nn.ModuleList, lambda parts: nn.ModuleDict(zip("ab", parts, strict=True))])
+def test_code_that_can_not_be_traced_may_hold_its_modules_in_a_container(container):
+    class Looped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = container([nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 1, 3, padding=1)])
+
+        def forward(self, u: Tensor) -> Tensor:
+            for block in self.blocks.values() if isinstance(self.blocks, nn.ModuleDict) else self.blocks:
+                u = torch.cat([torch.tanh(part) for part in block(u).chunk(2, dim=1)], dim=1)
+            return u
+
+    net = Looped().double()
+    operator = to_operator(net, BOX, resolution=(16, 16))
+    assert [record.rule for record in operator.report().records].count("convolution, hat") == 2
+    u = torch.randn(1, 1, 16, 16, dtype=torch.float64)
+    assert torch.equal(operator(u), net(u))
+    assert convergence_report(operator, BOX, lambda x: torch.cos(3 * x[0]) * x[1], [16, 32, 64]).drift[-1] < 0.1
 
 
 def test_a_derivative_that_is_not_that_of_the_code_is_noticed():
