@@ -26,12 +26,15 @@ PerSample        every sample has its own step size, the default
 Joint            one step size for the batch
 Direct           gradients by backpropagation through the steps, the default
 Replay           the same gradients from the accepted states alone, for long solves; with a stride checkpointed
+Interpolating    gradients by the adjoint equation, for comparison
+Backsolve        the same without keeping the trajectory; unsafe where backward is unstable
 
 ``neuralop_kit.solvers.ode.compat`` has torchdiffeq's signatures, for code that was written for it.
 """
 
 from neuralop_kit.solvers.ode.adjoint import Direct
 from neuralop_kit.solvers.ode.auto_switch import AutoSwitch
+from neuralop_kit.solvers.ode.continuous import Backsolve, Interpolating
 from neuralop_kit.solvers.ode.control import Joint, PerSample
 from neuralop_kit.solvers.ode.controllers import FixedStep, IController, PIController, PIDController
 from neuralop_kit.solvers.ode.esdirk import KenCarp4
@@ -70,4 +73,6 @@ __all__ = [
     "Joint",
     "Direct",
     "Replay",
+    "Interpolating",
+    "Backsolve",
 ]
