@@ -1,7 +1,7 @@
 """Pairs of fields, and whole trajectories, out of files of any public layout."""
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, count
 from typing import Any
 
 import numpy as np
@@ -105,10 +105,11 @@ class TaskDataset(FieldDataset):
         counts = (len(self.input_names), len(self.target_names))
         places = self._positions(indices)
         inputs, targets = (torch.empty(len(places), count, *self.shape, dtype=dtype) for count in counts)
+        given, asked = inputs.numpy(), targets.numpy()
         fill = self._fill_steady if self._steady else self._fill
         for (number, sample), chosen in self._by_sample(places).items():
             one = self.samples[number][sample : sample + 1]
-            fill(inputs.numpy(), targets.numpy(), self.files[number], one, chosen)
+            fill(given, asked, self.files[number], one, chosen)
         return inputs, targets
 
     def verify(self) -> None:
@@ -171,20 +172,20 @@ class _Frames:
 
     def __init__(self, file: FieldFile, one: range, frames: set[int], role: Role) -> None:
         runs: list[range] = []
-        for k in sorted(frames):
+        self.places = {k: place for place, k in enumerate(sorted(frames))}
+        for k in self.places:
             if runs and k == runs[-1].stop:
                 runs[-1] = range(runs[-1].start, k + 1)
             else:
                 runs.append(range(k, k + 1))
         blocks = [file.read(one, run, (role,))[0] for run in runs]
         self.block = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-        self.places = {k: place for place, k in enumerate(sorted(frames))}
         self.num_channels = self.block.shape[1]
 
     def copy(self, frames: range, channels: Numbers) -> None:
-        """Put frames into the first channels of a contiguous array ``(channel, *space)``, one after the other."""
-        target = channels[: len(frames) * self.num_channels].reshape(len(frames), *self.block.shape[1:])
-        np.take(self.block, [self.places[k] for k in frames], axis=0, out=target, mode="clip")
+        """Put frames into the first channels of an array ``(channel, *space)``, one after the other."""
+        for first, k in zip(count(0, self.num_channels), frames, strict=False):
+            channels[first : first + self.num_channels] = self.block[self.places[k]]
 
 
 class TrajectoryDataset(Dataset[Tensor]):

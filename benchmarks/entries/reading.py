@@ -151,3 +151,113 @@ AGAINST_H5PY = Comparison(
     measure=(Call(),),
     accuracy=exactly(SHUFFLED),
 )
+
+
+@dataclass(frozen=True)
+class ForeignCase:
+    """One pass over a file in a layout of PDEBench, as pairs of neighbouring frames or as whole trajectories."""
+
+    num_samples: int
+    num_frames: int = 201
+    num_points: int = 1024
+    pairs_per_batch: int = 0
+    shuffled: bool = False
+
+    def inputs(self, generator: torch.Generator) -> tuple[Batches]:
+        """The batches, as tuples of indices of trajectories, one by one, or of pairs."""
+        count = self.num_samples * (self.num_frames - 1 if self.pairs_per_batch else 1)
+        order = torch.randperm(count, generator=generator) if self.shuffled else torch.arange(count)
+        return (tuple(tuple(part.tolist()) for part in order.split(max(1, self.pairs_per_batch))),)
+
+
+@cache
+def foreign_file(num_samples: int, num_frames: int, num_points: int) -> tuple[Path, tempfile.TemporaryDirectory[str]]:
+    """A travelling wave as PDEBench stores it: one array without chunks or filters."""
+    handle = tempfile.TemporaryDirectory()
+    path = Path(handle.name) / "1D_Advection_Sols_beta0.4.hdf5"
+    x, t = (torch.arange(num_points) + 0.5) / num_points, 0.01 * torch.arange(num_frames)
+    phases = torch.arange(float(num_samples))[:, None, None]
+    with h5py.File(path, "w") as file:
+        file["tensor"] = torch.sin(2 * torch.pi * (x - 0.4 * t[:, None]) + phases).numpy()
+        file["x-coordinate"], file["t-coordinate"] = x.numpy(), t.numpy()
+        file.attrs["beta"] = 0.4
+    return path, handle
+
+
+def file_of(case: ForeignCase) -> Path:
+    """Where the file is."""
+    return foreign_file(case.num_samples, case.num_frames, case.num_points)[0]
+
+
+def foreign_ours(case: ForeignCase) -> Reader:
+    """Every number is looked at, in every epoch: the file has no checksums."""
+    data = open_dataset(file_of(case))
+    if case.pairs_per_batch:
+        return lambda batches: one_pass(data, batches)
+    trajectories = data.trajectories
+
+    def read(batches: Batches) -> tuple[Tensor, ...]:
+        for (index,) in batches:
+            last = trajectories[index]
+        return (last,)
+
+    return read
+
+
+def foreign_raw(case: ForeignCase) -> Callable[[Batches], None]:
+    """The bytes of the file, in order, a trajectory at a time into fresh memory; nothing is looked at."""
+
+    def read(batches: Batches) -> None:
+        with file_of(case).open("rb", buffering=0) as file:
+            while file.readinto(torch.empty(4 * case.num_frames * case.num_points, dtype=torch.uint8).numpy().data):
+                pass
+
+    return read
+
+
+def foreign_h5py(case: ForeignCase) -> Reader:
+    """Item by item with h5py; the file stays open, nothing is looked at."""
+    array = h5py.File(file_of(case), "r", locking=False)["tensor"]
+
+    def read(batches: Batches) -> tuple[Tensor, ...]:
+        for batch in batches:
+            if not case.pairs_per_batch:
+                last: tuple[Tensor, ...] = (torch.from_numpy(array[batch[0]])[:, None],)
+                continue
+            places = [divmod(index, case.num_frames - 1) for index in batch]
+            frames = torch.from_numpy(np.stack([array[sample, k : k + 2] for sample, k in places]))
+            last = (frames[:, :1], frames[:, 1:])
+        return last
+
+    return read
+
+
+def foreign_exactly(case: ForeignCase) -> AgainstReference:
+    """The last batch, by plain h5py; not one bit may differ."""
+    return AgainstReference(lambda batches: foreign_h5py(case)(batches[-1:]), tolerance=0.0)
+
+
+WHOLE = ForeignCase(num_samples=64)
+PAIRS, SHUFFLED_PAIRS = (
+    ForeignCase(num_samples=8, pairs_per_batch=32, shuffled=shuffled) for shuffled in (False, True)
+)
+
+FOREIGN = [
+    Comparison(
+        name=f"datasets/reading/pdebench-1d-{label}",
+        ours=foreign_ours,
+        peer=peer,
+        peer_name=peer_name,
+        case=case,
+        measure=(Call(),),
+        accuracy=foreign_exactly(case),
+        target=target,
+    )
+    for label, case, peer, peer_name, target in (
+        ("trajectories", WHOLE, foreign_raw, "raw sequential read", 0.8),
+        ("trajectories-h5py", WHOLE, foreign_h5py, "h5py, item by item", None),
+        ("pairs-in-order", PAIRS, foreign_raw, "raw sequential read", None),
+        ("pairs-in-order-h5py", PAIRS, foreign_h5py, "h5py, item by item", None),
+        ("pairs-shuffled-h5py", SHUFFLED_PAIRS, foreign_h5py, "h5py, item by item", None),
+    )
+]

@@ -2,6 +2,7 @@
 
 import math
 from itertools import product
+from operator import mul
 from typing import Any
 
 import h5py
@@ -29,6 +30,7 @@ class ContiguousArray:
         self.shape: tuple[int, ...] = data.shape
         self.dtype: np.dtype[Any] = data.dtype
         self._file, self._data, self._place = file, data, place
+        self._strides = [math.prod(self.shape[axis + 1 :]) * self.dtype.itemsize for axis in range(len(self.shape))]
 
     @classmethod
     def of(cls, file: GuardedFile, data: h5py.Dataset) -> "ContiguousArray | None":
@@ -55,14 +57,11 @@ class ContiguousArray:
         while outer and chosen[outer - 1] == range(self.shape[outer - 1]):
             outer -= 1
         outer -= bool(outer) and chosen[outer - 1].step == 1
-        strides = [math.prod(self.shape[axis + 1 :]) * self.dtype.itemsize for axis in range(len(shape))]
         values = np.empty(shape, dtype=self.dtype)
         num_runs = math.prod(shape[:outer])
         if not values.size or (num_runs > 1 and values.nbytes < num_runs * MIN_RUN_BYTES):
             return np.asarray(self._data[index])
-        runs = values.reshape(num_runs, -1).view(np.uint8)
-        first = self._place + (chosen[outer].start * strides[outer] if outer < len(shape) else 0)
-        for run, numbers in zip(runs, product(*chosen[:outer]), strict=True):
-            place = first + sum(k * stride for k, stride in zip(numbers, strides, strict=False))
-            self._file.read_at(place, run.data)
+        first = self._place + (chosen[outer].start * self._strides[outer] if outer < len(shape) else 0)
+        for run, numbers in zip(values.reshape(num_runs, -1).view(np.uint8), product(*chosen[:outer]), strict=True):
+            self._file.read_at(first + sum(map(mul, numbers, self._strides)), run.data)
         return values.reshape([n for n, i in zip(shape, whole, strict=True) if not isinstance(i, int)])

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
-import torch
 
 from neuralop_kit.datasets.readers.container import Container
 from neuralop_kit.datasets.readers.contents import ONE, SPACE_LETTERS, Contents, Numbers, Role, Variable
@@ -45,8 +45,8 @@ class FieldFile:
                 part = block[:, :, first : first + variable.num_components]
                 self._fill(part, variable, samples, frames)
                 first += variable.num_components
-        # A finite sum is one of finite numbers, and is found faster; that of large numbers may overflow.
-        if not math.isfinite(torch.from_numpy(block).sum().item()):
+        # A finite sum of squares is one of finite numbers, and is found faster; that of large numbers may overflow.
+        if not math.isfinite(np.vdot(block, block)):
             self._check_finite(block, samples)
         return block
 
@@ -109,9 +109,8 @@ class FieldFile:
         chosen: dict[str, slice | int] = {"n": slice(samples.start, samples.stop), "t": frame_slice, ONE: 0}
         with self.container.explained():
             values = np.asarray(array[tuple(chosen.get(letter, slice(None)) for letter in axes)])
-        letters = axes.replace(ONE, "")
-        order = [letter for letter in f"ntcd{space}" if letter in letters]
-        values = values.transpose([letters.index(letter) for letter in order])
+        order, permutation = _order(axes, space)
+        values = values.transpose(permutation)
         lengths = dict(zip(order, values.shape, strict=True))
         components = lengths.get("c", 1) * lengths.get("d", 1)
         outer = [lengths.get(letter, 1) for letter in "nt"]
@@ -122,6 +121,14 @@ class FieldFile:
                 f"got {lengths}; the file is cut, or its parts do not go together"
             )
         return values.reshape(*outer, components, *(lengths.get(letter, 1) for letter in space))
+
+
+@cache
+def _order(axes: str, space: str) -> tuple[str, tuple[int, ...]]:
+    """Axes in the order in which they are wanted, and where they are now; those of length one are gone."""
+    letters = axes.replace(ONE, "")
+    order = "".join(letter for letter in f"ntcd{space}" if letter in letters)
+    return order, tuple(letters.index(letter) for letter in order)
 
 
 def _shifted(frames: range, by: int) -> range:
