@@ -21,11 +21,13 @@ class ConversionError(NeuralopKitError, ValueError):
 
 
 def check_it_runs(net: nn.Module, example: Tensor) -> None:
-    """The network itself takes a field at the reference resolution.
+    """The network itself takes a field at the reference resolution, and its parameters are its own.
 
     Raises:
-        ArgumentError: it does not; says which of its modules failed, and how.
+        ArgumentError: it does not; says which of its modules failed, and how. Or it is compiled to TorchScript.
+        ConversionError: hooks compute weights, which a conversion could not share.
     """
+    _expect_plain_modules(net)
     plain = skeleton(net).eval()
     inside: list[str] = []
 
@@ -47,6 +49,24 @@ def check_it_runs(net: nn.Module, example: Tensor) -> None:
             f"{f'module {inside[-1]!r}' if inside[-1] else 'the network itself'}: {error}; "
             "give the resolution on which it was trained"
         ) from error
+
+
+def _expect_plain_modules(net: nn.Module) -> None:
+    modules = list(net.named_modules())
+    scripted = next((path for path, module in modules if isinstance(module, torch.jit.ScriptModule)), None)
+    if scripted is not None:
+        raise ArgumentError(
+            f"expected modules with code in Python, got TorchScript in {scripted or 'the network itself'}; "
+            "convert the network that it was made from"
+        )
+    # Where torch's own modules have a tensor that is no parameter, a hook puts it there before each call.
+    hooked = [path for path, module in modules
+              if module._forward_pre_hooks and type(module).__module__.startswith("torch.nn")
+              and any(isinstance(value, Tensor) for value in module.__dict__.values())]  # fmt: skip
+    if hooked:
+        reason = "its weights are computed by a hook; remove that first, as torch.nn.utils.remove_weight_norm does"
+        reasons = [(path, reason) for path in hooked]
+        raise ConversionError(f"expected weights that are parameters, got hooks in {hooked}; {reason}", reasons)
 
 
 def check_equality(net: nn.Module, operator: nn.Module, example: Tensor, *, is_exact: bool) -> None:

@@ -170,8 +170,8 @@ class Converter:
         if reason is not None:
             raise Refusal(reason)
         module = call.target if isinstance(call.target, nn.Module) else None
-        if module is not None and (module._forward_pre_hooks or hasattr(module, "parametrizations")):
-            raise Refusal("its weights are computed by a hook or a parametrization; remove that first")
+        if module is not None and hasattr(module, "parametrizations"):
+            raise Refusal("its weights are computed by a parametrization; remove that first")
         rule = find_rule(call.target)
         if rule is None:
             return _without_rule(call)

@@ -31,7 +31,7 @@ class Operator(nn.Module):
     def __init__(self, root: nn.Module, steps: Sequence[Step], output: Any, layout: Any, grid: Grid) -> None:
         super().__init__()
         # The same tables: whatever replaces a parameter in one replaces it in both.
-        for table in ("_parameters", "_buffers", "_modules"):
+        for table in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
             self.__dict__[table] = root.__dict__[table]
         self._root = (root,)
         self.training = root.training
@@ -182,7 +182,7 @@ def _convert(
         converter = Converter(root, settings)
         return _assembled(net, converter, *converter.run_alone(example, layout), grid)
     try:
-        graph, opaque = trace(skeleton(net).eval())
+        graph, opaque, constants = trace(skeleton(net).eval())
     except Untraceable:
         watched = watch(root, settings, grid, example)
         if watched[0].refusals and not strict:
@@ -193,6 +193,8 @@ def _convert(
         if not watched[0].refusals:
             return _finished(net, *watched, grid)
         root = skeleton(net).eval()
+    for name, constant in constants.items():
+        root.register_buffer(name, constant, persistent=False)
     converter = Converter(root, settings)
     return _assembled(net, converter, *converter.run(graph, opaque, example, layout), grid)
 

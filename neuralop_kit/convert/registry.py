@@ -168,6 +168,7 @@ def adopt(module: nn.Module, cls: type[ConvertedModule], **attributes: Any) -> C
     other.__dict__.update(module.__dict__)
     for table in ("_parameters", "_buffers", "_modules"):
         other.__dict__[table] = dict(module.__dict__[table])
+    other.__dict__["_non_persistent_buffers_set"] = set(module._non_persistent_buffers_set)
     for name, table in module.__dict__.items():
         if name.endswith("_hooks") and isinstance(table, dict):
             other.__dict__[name] = type(table)()

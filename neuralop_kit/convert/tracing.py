@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from neuralop_kit.convert import rules as _rules  # noqa: F401 - fills the table of rules
 from neuralop_kit.convert.registry import adopt, find_rule
@@ -85,8 +85,8 @@ def _place(error: Exception) -> str:
     return f" (line {own[-1][1]} of {Path(own[-1][0]).name})" if own else ""
 
 
-def trace(root: nn.Module) -> tuple[fx.Graph, dict[str, str]]:
-    """Graph of a network with one input, and the submodules that are opaque, with the reason.
+def trace(root: nn.Module) -> tuple[fx.Graph, dict[str, str], dict[str, Tensor]]:
+    """Graph of a network with one input, the submodules that are opaque, with the reason, and constants of its code.
 
     Raises:
         Untraceable: the code of the network itself can not be traced.
@@ -95,11 +95,14 @@ def trace(root: nn.Module) -> tuple[fx.Graph, dict[str, str]]:
     single = adopt(root, _with_one_input(type(root)))
     while True:
         try:
-            return Tracer(opaque).trace(single), opaque
+            graph = Tracer(opaque).trace(single)
         except Untraceable as error:
             opaque[error.path] = error.reason
         except Exception as error:
             raise Untraceable("", _why(error)) from error
+        else:
+            return graph, opaque, {name: value for name, value in vars(single).items() if name not in vars(root)
+                                   and isinstance(value, Tensor)}  # fmt: skip
 
 
 def _with_one_input(cls: type[nn.Module]) -> type[nn.Module]:

@@ -179,13 +179,6 @@ def test_one_reason_does_not_bring_others():
     assert {path for path, _ in caught.value.reasons} == {"", "topk"}
 
 
-def test_a_network_that_does_not_run_itself_is_told_so():
-    net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Sequential(nn.Flatten(), nn.Linear(2 * 64, 3)))
-    with pytest.raises(ArgumentError, match=r"\(2, 1, 16, 16\), got RuntimeError in module '1.1': .*; give the resol"):
-        to_operator(net, BOX, resolution=(16, 16))
-    assert to_operator(net, BOX, resolution=(8, 8))(torch.randn(1, 1, 16, 16)).shape == (1, 3)
-
-
 def test_attributes_are_named_by_the_module_that_reads_them():
     class Data(nn.Module):
         def forward(self, u: Tensor) -> Tensor:

@@ -99,9 +99,10 @@ class Embedded(nn.Module):
     def __init__(self, *space: int) -> None:
         super().__init__()
         self.positions = nn.Parameter(torch.randn(1, 4, *space))
+        self.register_buffer("scale", torch.full((1,), 0.5), persistent=False)
 
     def forward(self, u: Tensor) -> Tensor:
-        return u + self.positions
+        return u + self.scale * self.positions
 
 
 class EmbeddedTokens(nn.Module):
@@ -113,6 +114,13 @@ class EmbeddedTokens(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return tokens + self.positions
+
+
+class Constants(nn.Module):
+    """Tensors that the code makes on each call."""
+
+    def forward(self, u: Tensor) -> Tensor:
+        return u * torch.linspace(0, 1, u.shape[1]).reshape(4, 1, 1) + torch.linspace(1, 2, 12)
 
 
 class Down(nn.Module):
@@ -225,6 +233,7 @@ RULES = [
             *((d, "multihead attention", on_tokens(SelfAttention)) for d in (1, 2)),
             *((d, "dot product attention", on_tokens(DotProduct)) for d in (1, 2)),
             *((d, "matrix transpose", ByMatrixTranspose) for d in (1, 2, 3)),
+            (2, "constants of the code", Constants),
             (1, "embedding of places", lambda: Embedded(16)),
             (2, "embedding of places", lambda: Embedded(12, 12)),
             (1, "embedding of tokens", on_tokens(lambda: EmbeddedTokens(16))),
@@ -265,6 +274,7 @@ def test_equals_the_module_at_the_reference_and_runs_beyond(rule):
     if rule.keeps_space and trained.shape[2:] == shape:
         assert v.shape[2:] == fine
     assert v.isfinite().all()
+    assert operator.state_dict().keys() == net.state_dict().keys()
     assert not operator.report().kept
 
 
@@ -284,3 +294,22 @@ def test_alias_free_activations(num_dims):
     assert difference(0) <= 1e-12
     assert difference(1) < 0.3 * difference(n // 2 - 1)
     assert operator(torch.randn(2, 1, *(2 * n,) * num_dims, dtype=torch.float64)).shape[2:] == (2 * n,) * num_dims
+
+
+def test_state_leaves_out_what_the_network_leaves_out():
+    # Buffers that are not saved stay so, also those of the network itself, and constants of its code are no state.
+    class Scaled(Constants):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lift = nn.Conv2d(1, 4, 1)
+            self.register_buffer("scale", torch.full((1,), 0.5), persistent=False)
+
+        def forward(self, u: Tensor) -> Tensor:
+            return self.scale * super().forward(self.lift(u))
+
+    net = Scaled().double()
+    names = set(net._non_persistent_buffers_set)
+    operator = to_operator(net, domain_of("left", 2), resolution=(12, 12))
+    assert list(operator.state_dict()) == list(net.state_dict()) == ["lift.weight", "lift.bias"]
+    assert net._non_persistent_buffers_set == names
+    assert dict(operator.named_buffers())["scale"] is net.scale
