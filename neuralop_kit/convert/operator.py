@@ -128,10 +128,10 @@ def to_operator(
         alias_free: compute activations on a grid twice as fine along periodic axes. This changes the output as well.
 
     Raises:
-        ConversionError: a part has no rule and ``strict``; its ``reasons`` list paths and reasons. Or the operator
-            differs from the network at the reference resolution, which is checked.
+        ConversionError: a part has no rule and ``strict``; its ``reasons`` list paths and reasons. Or hooks
+            compute weights. Or the operator differs from the network at the reference resolution, which is checked.
         ArgumentError: an argument is out of range, the channels can not be told, or the network itself does not run
-            at this resolution.
+            at this resolution or is TorchScript.
         DomainError: the domain is a sphere, or can not carry the resolution.
 
     Source: Berner et al. (2025), arXiv 2506.10973, for the reading of layers.
