@@ -157,17 +157,27 @@ def plain_h5py_attribute(path: Path) -> None:
         dict(file.attrs)
 
 
+TRACE = "unpickled"
+
+
 class Evil:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
     def __reduce__(self):
-        return (Path.touch, (Path("/tmp/neuralop_kit_was_here"),))
+        return (Path.touch, (self.trace,))
 
 
 def npy_of_objects(path: Path) -> None:
-    np.save(path, np.array([Evil()], dtype=object), allow_pickle=True)
+    with path.open("wb") as file:
+        np.save(file, np.array([Evil(path.parent / TRACE)], dtype=object), allow_pickle=True)
 
 
 def npy_that_lies(path: Path) -> None:
-    np.save(path, np.zeros((3, 4, 5)))
+    with path.open("wb") as file:  # given a name, numpy would append a suffix to it
+        np.save(file, np.zeros((3, 4, 5)))
     path.write_bytes(path.read_bytes().replace(b"(3, 4, 5)", b"(9, 9, 9)"))
 
 
@@ -177,7 +187,7 @@ def npy_with_a_long_header(path: Path) -> None:
 
 
 def pt_pickle(path: Path) -> None:
-    torch.save({"x": Evil(), "y": torch.zeros(3, 4)}, path)
+    torch.save({"x": Evil(path.parent / TRACE), "y": torch.zeros(3, 4)}, path)
 
 
 def pt_of_samples(path: Path) -> None:
@@ -202,7 +212,7 @@ def pt_compressed(path: Path) -> None:
 
 def plain_zip(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("data.pkl", pickle.dumps({"x": Evil()}))
+        archive.writestr("data.pkl", pickle.dumps({"x": Evil(path.parent / TRACE)}))
 
 
 def mat_cell(path: Path) -> None:
@@ -238,13 +248,27 @@ OTHERS = [
 @pytest.mark.parametrize("make", OTHERS, ids=lambda make: make.__name__)
 def test_other_hostile_files_are_refused(tmp_path, make):
     path = tmp_path / "file"
-    with path.open("wb") as file:
-        make(file if make is npy_of_objects else path)
+    make(path)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(DataError, match="expected"):
         read_all(path, axes="nxy" if "npy" in make.__name__ else None)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kilobytes
-    assert not Path("/tmp/neuralop_kit_was_here").exists()
+    assert not (tmp_path / TRACE).exists()
+
+
+@pytest.mark.parametrize("make", [npy_of_objects, npy_that_lies, pt_pickle])
+def test_they_are_hostile(tmp_path, make):
+    """Negative control: numpy and torch, when they trust a file, do what it says, or fail on what it lies about."""
+    path = tmp_path / "file"
+    make(path)
+    if make is npy_of_objects:
+        np.load(path, allow_pickle=True)
+    elif make is pt_pickle:
+        torch.load(path, weights_only=False)
+    else:
+        with pytest.raises(ValueError, match="could only read 60 elements"):
+            np.load(path)
+    assert (tmp_path / TRACE).exists() == (make is not npy_that_lies)
 
 
 def save_mat(path: Path, save=foreign.mat5) -> None:

@@ -1,5 +1,6 @@
 """Gram steps on two and three gloo ranks are the steps of one process."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from neuralop_kit.optim import BatchedVJP, DataParallel, GaussNewton, Ghost, Sharded, Sven
+from neuralop_kit.optim import BatchedVJP, DataParallel, GaussNewton, Ghost, Halving, Sharded, Sven
 from tests.training.test_distributed import run_ranks
 
 ENGINES = {"ghost": Ghost, "vjp": BatchedVJP}
@@ -131,13 +132,21 @@ def hidden_units() -> tuple[Tensor, Tensor]:
     return torch.randn(24, 2, generator=generator).double(), torch.randn(24, generator=generator).double() / 5
 
 
+# Gauss-Newton keeps its damping here: ranks have only the Gram matrix, and its rounding, divided by the dampings that
+# an adaptive control comes down to, would be all that is compared. Sven divides by as little as rtol^2 = 1e-8.
+SHARDED = {
+    "sven": functools.partial(Sven, rtol=1e-4),
+    "gn": functools.partial(GaussNewton, max_norm=0.5, control=Halving()),
+}
+CLOSE = {"sven": 1e-8, "gn": 1e-11}
+
+
 def sharded(folder: Path, kind: str) -> dict[str, Any]:
     rank, size = dist.get_rank(), dist.get_world_size()
     inner, outer = (nn.Parameter(t.chunk(size)[rank].clone()) for t in hidden_units())
     interior, _ = points()
     options = {"lr": 1.0, "engine": Sharded(BatchedVJP())}
-    make = {"sven": lambda p: Sven(p, rtol=1e-4, **options), "gn": lambda p: GaussNewton(p, max_norm=0.5, **options)}
-    optimizer = make[kind]([inner, outer])
+    optimizer = SHARDED[kind]([inner, outer], **options)
     for _ in range(3):
         loss = optimizer.step(lambda: SumOverRanks.apply(torch.tanh(interior @ inner.T) @ outer) - interior.prod(dim=1))
     return {"weights": torch.cat([inner.detach(), outer.detach()[:, None]], dim=1), "loss": float(loss)}
@@ -147,12 +156,10 @@ def sharded(folder: Path, kind: str) -> dict[str, Any]:
 def test_sharded_parameters_move_as_they_would_together(tmp_path, kind):
     inner, outer = (nn.Parameter(t.clone()) for t in hidden_units())
     interior, _ = points()
-    make = {"sven": lambda p: Sven(p, rtol=1e-4, engine=BatchedVJP()), "gn": lambda p: GaussNewton(p, max_norm=0.5)}
-    optimizer = make[kind]([inner, outer])
+    optimizer = SHARDED[kind]([inner, outer], engine=BatchedVJP())
     for _ in range(3):
         loss = optimizer.step(lambda: torch.tanh(interior @ inner.T) @ outer - interior.prod(dim=1))
     expected = torch.cat([inner.detach(), outer.detach()[:, None]], dim=1)
     results = run_ranks(sharded, tmp_path, kind)
-    # One process takes J apart by QR. Ranks have only its Gram matrix, whose condition is the square of that of J.
-    torch.testing.assert_close(torch.cat([r["weights"] for r in results]), expected, rtol=0, atol=1e-7)
+    torch.testing.assert_close(torch.cat([r["weights"] for r in results]), expected, rtol=0, atol=CLOSE[kind])
     assert results[0]["loss"] == pytest.approx(float(loss), rel=1e-8)
