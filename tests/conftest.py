@@ -6,9 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 
 # Another seed tells a statistical failure from a systematic one: NEURALOP_KIT_TEST_SEED=7 make test
 SEED = int(os.environ.get("NEURALOP_KIT_TEST_SEED", "0"))
+
+# The same examples in every run, so that a change is judged by what it changed; another seed draws others.
+settings.register_profile("steady", derandomize=SEED == 0)
+settings.load_profile("steady")
 
 # Bare asserts in the shared suites then report their values as those in test files do.
 pytest.register_assert_rewrite("tests.contracts")

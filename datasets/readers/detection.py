@@ -45,6 +45,8 @@ def read_file(path: str | Path, *, hints: Hints | None = None) -> FieldFile:
         raise ArgumentError(f"expected axes= only for .npy files, got it for {path}; its axes are known, leave it out")
     try:
         contents = layout.contents(container, hints)
+        file = FieldFile(container, contents)
+        file.check_lengths()
     except (NeuralopKitError, Warning):
         raise
     except Container.damage as error:
@@ -52,7 +54,7 @@ def read_file(path: str | Path, *, hints: Hints | None = None) -> FieldFile:
         raise DataError(f"expected a file in the layout of {layout.name}, got damage in {path} ({text})") from error
     for defect in contents.defects:
         warnings.warn(f"{path.name} ({layout.name}): {defect}", DataWarning, stacklevel=3)
-    return FieldFile(container, contents)
+    return file
 
 
 def _container(path: Path) -> Container:

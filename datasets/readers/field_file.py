@@ -28,6 +28,23 @@ class FieldFile:
         """Times per trajectory; 1 for a steady problem."""
         return 1 if self.contents.num_frames is None else self.contents.num_frames
 
+    def check_lengths(self) -> None:
+        """See that the arrays are as long as the file says, before anyone makes room for what it says.
+
+        Raises:
+            DataError: one of them is shorter.
+        """
+        for variable in self.contents.variables:
+            if variable.initial is not None:
+                self._check_length(variable.initial, num_frames=1)
+            self._check_length(variable, num_frames=self.num_frames - (variable.initial is not None))
+        samples = self.contents.num_samples
+        if samples > 1 and not any("n" in v.axes or len(v.places) > 1 for v in self.contents.variables):
+            raise DataError(
+                f"expected fields that differ between the {samples} samples of {self.container.path}, got none; take "
+                "the file as one sample"
+            )
+
     def read(self, samples: range, frames: range, roles: Sequence[Role]) -> Numbers:
         """A block ``(sample, time, channel, *space)`` of the variables with these roles, as float32 or float64.
 
@@ -60,6 +77,18 @@ class FieldFile:
             self._fill(block, variable, samples, frames)
         self._check_finite(block, samples)
         return block
+
+    def _check_length(self, variable: Variable, num_frames: int) -> None:
+        place = variable.places[0]
+        found = dict(zip(variable.axes, self.container.array(place).shape, strict=False))
+        if len(variable.places) > 1:
+            found["n"] = len(variable.places)
+        needed = {"n": self.contents.num_samples, "t": variable.skip + num_frames}
+        if any(found.get(letter, length) < length for letter, length in needed.items()):
+            raise DataError(
+                f"expected at least the lengths {needed} at {place} of {self.container.path}, got {found}; the file is "
+                "cut, or its parts do not go together"
+            )
 
     def _only(
         self, variables: Sequence[Variable], samples: range, frames: range, shape: tuple[int, ...]

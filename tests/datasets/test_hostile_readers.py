@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from neuralop_kit import NeuralopKitError
 from neuralop_kit.datasets import check_file, open_dataset
 from neuralop_kit.solvers.errors import DataError
 from tests.datasets import foreign, tiny
-from tests.datasets.test_hostile import SECRET, mutate, mutations
+from tests.datasets.test_hostile import FUZZING, SECRET, mutate, mutations
 
 pytestmark = pytest.mark.filterwarnings("ignore::neuralop_kit.datasets.DataWarning")
 
@@ -134,6 +134,24 @@ def test_hostile_hdf5_is_refused(tmp_path, change):
     with pytest.raises(NeuralopKitError, match="expected"):
         read_all(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kilobytes
+
+
+@pytest.mark.parametrize("constant", [False, True], ids=["longer than the fields", "no field varies"])
+def test_number_of_samples_that_lies_is_refused_when_opened(tmp_path, constant):
+    path = tmp_path / "f.hdf5"
+    foreign.well(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["n_trajectories"] = 2**23
+        if constant:
+            for group in ("t0_fields", "t1_fields", "t2_fields"):
+                for name in file[group]:
+                    values, attributes = file[group][name][...], dict(file[group][name].attrs)
+                    values = values[0] if attributes["sample_varying"] else values
+                    del file[group][name]
+                    file[group][name] = values
+                    file[group][name].attrs.update(attributes | {"sample_varying": False})
+    with pytest.raises(DataError, match="differ between" if constant else "parts do not go together"):
+        open_dataset(path)
 
 
 def test_damaged_text_heap_does_not_hang(tmp_path):
@@ -310,7 +328,7 @@ def fuzz_one(path: Path, axes: str | None) -> tuple[int, int]:
     resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**28, resource.RLIM_INFINITY))
     read = refused = 0
 
-    @settings(max_examples=60, database=None, deadline=5000, suppress_health_check=list(HealthCheck))
+    @settings(FUZZING, max_examples=60)
     @given(mutations(len(content)))
     def attempt(steps: list[tuple[str, int, int]]) -> None:
         nonlocal read, refused
