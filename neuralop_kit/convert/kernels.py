@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from neuralop_kit.convert.grid import Line
-from neuralop_kit.convert.smoothing import Extension, convolve_axis, extend, low_pass
+from neuralop_kit.convert.smoothing import Extension, extend, low_pass, weigh
 from neuralop_kit.solvers.errors import ArgumentError
 
 
@@ -40,9 +40,9 @@ class Kernel(ABC):
             ends: what lies there.
         """
         weights, lowest = self.weights(ratio, shift)
-        highest = lowest + len(weights) - 1
-        extended = extend(x, dim, before - lowest, after + highest, ends)
-        return extended if len(weights) == 1 else convolve_axis(extended, dim, weights)
+        if len(weights) == 1:
+            return extend(x, dim, before - lowest, after + lowest, ends)
+        return weigh(x, dim, weights, lowest=lowest, before=before, after=after, ends=ends)
 
     @abstractmethod
     def weights(self, ratio: int, shift: float) -> tuple[list[float], int]:

@@ -13,7 +13,7 @@ from neuralop_kit.convert.kernels import Kernel, box_weights
 from neuralop_kit.convert.registry import Call, Conversion, Refusal, line_at, register_rule
 from neuralop_kit.convert.rules.names import functions
 from neuralop_kit.convert.sampling import Reading, Window, natural_ends, reference_of
-from neuralop_kit.convert.smoothing import Extension, convolve_axis, extend
+from neuralop_kit.convert.smoothing import Extension, extend, weigh
 
 
 class BoxAverage:
@@ -41,18 +41,17 @@ class BoxAverage:
         reading = Window(window.source, window.target).read(ratio)
         weights, lowest = box_weights(window.taps * ratio, reading.shift)
         before, after = reading.overhang(u.shape[dim], 1)
-        reach = before - lowest, after + lowest + len(weights) - 1
         if window.source.wraps or self.zeros:
             ends = Extension("zeros") if self.zeros else natural_ends(window.source)
-            return convolve_axis(extend(u, dim, *reach, ends), dim, weights, step=reading.step)
+            return weigh(u, dim, weights, lowest=lowest, before=before, after=after, ends=ends, step=reading.step)
         # Beyond a wall there is nothing: what a point weighs is its share of the domain.
         share = torch.ones(u.shape[dim], dtype=u.dtype, device=u.device)
         if window.source.nodes.name == "vertex":
             inside = torch.arange(u.shape[dim], device=u.device)
             share = torch.where((inside == 0) | (inside == u.shape[dim] - 1), 0.5, share)
         column = share.reshape([-1 if d == dim else 1 for d in range(u.ndim)])
-        sums = [convolve_axis(extend(x, dim, *reach, Extension("zeros")), dim, weights, step=reading.step)
-                for x in (u * column, column)]  # fmt: skip
+        sums = [weigh(x, dim, weights, lowest=lowest, before=before, after=after, ends=Extension("zeros"),
+                      step=reading.step) for x in (u * column, column)]  # fmt: skip
         return sums[0] / sums[1]
 
 
