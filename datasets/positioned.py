@@ -1,43 +1,110 @@
-"""Many small reads at given places, of which neighbours become one."""
+"""Many small reads at given places of files, of which neighbours become one."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
 
-# The system takes no more buffers, and returns no more bytes, from one call.
+import numpy as np
+from numpy.typing import NDArray
+
+from neuralop_kit.solvers.errors import DataError
+
+# The system takes no more buffers in one call.
 MAX_BUFFERS = 1024
-MAX_BYTES = 2**31 - 2**13
 
 
-def read_adjacent(descriptor: int, places: Sequence[int], buffers: Sequence[memoryview]) -> int:
-    """Fill two buffers from each place, a block and what follows it, with one call for blocks that lie side by side.
+class OpenFile(NamedTuple):
+    """A file that is open, and its name for messages."""
 
-    Reads at a place, unlike seek and read, can share a descriptor with forked processes.
+    descriptor: int
+    path: Path
+
+
+def read_pieces(
+    files: Mapping[int, OpenFile],
+    places: NDArray[np.int64],
+    buffers: Sequence[memoryview],
+    *,
+    owners: NDArray[np.int64] | None = None,
+    behind: Sequence[memoryview] | None = None,
+) -> None:
+    """Fill a buffer from each place, with one call for pieces that lie side by side.
+
+    Reads at a place, unlike seek and read, can share a descriptor with forked processes. A place may come twice.
 
     Args:
-        descriptor: of an open file.
-        places: where the blocks begin, in any order.
-        buffers: two for each place; all pairs have the same sizes.
+        files: by number.
+        places: where the pieces begin, in any order.
+        buffers: one for each, all of the same size.
+        owners: number of each piece's file; by default 0.
+        behind: buffers for what follows the pieces, all of the same size; one may serve for all.
 
-    Returns:
-        how many bytes were read; fewer than asked for if the file ends early.
+    Raises:
+        DataError: a file ends early.
 
     >>> import tempfile
     >>> with tempfile.TemporaryFile() as file:
     ...     _ = file.write(b"one.two!six?")
     ...     file.flush()
-    ...     parts = [memoryview(bytearray(n)) for n in (3, 1, 3, 1)]
-    ...     read_adjacent(file.fileno(), [8, 4], parts), [bytes(part) for part in parts]
-    (8, [b'six', b'?', b'two', b'!'])
+    ...     words, marks = ([memoryview(bytearray(n)) for _ in range(2)] for n in (3, 1))
+    ...     read_pieces({0: OpenFile(file.fileno(), Path("f"))}, np.array([8, 4]), words, behind=marks)
+    ...     [bytes(part) for part in words + marks]
+    [b'six', b'two', b'?', b'!']
     """
-    if not places:
-        return 0
-    step = len(buffers[0]) + len(buffers[1])
-    longest = min(MAX_BUFFERS // 2, max(1, MAX_BYTES // step))
-    done, batch, begin, end = 0, list[memoryview](), 0, -1
-    for k in sorted(range(len(places)), key=places.__getitem__):
-        if places[k] != end or len(batch) == 2 * longest:
-            done += os.preadv(descriptor, batch, begin) if batch else 0
-            batch, begin, end = [], places[k], places[k]
-        batch += buffers[2 * k : 2 * k + 2]
-        end += step
-    return done + os.preadv(descriptor, batch, begin)
+    if not len(places):
+        return
+    size = len(buffers[0]) + (len(behind[0]) if behind else 0)
+    if owners is None:
+        owners = np.zeros_like(places)
+    # One line on which pieces of different files are never neighbours.
+    keys = places + owners * (int(places.max()) + size + 1)
+    order: Any = keys.argsort(kind="stable")
+    while len(order):
+        now, order = order, order[:0]
+        line = keys[now]
+        steps = line[1:] - line[:-1]
+        # What comes twice waits for another round: it would tear the run of its neighbours apart.
+        if not steps.all():
+            first = np.append(True, steps != 0)
+            now, order = now[first], now[~first]
+            line = line[first]
+            steps = line[1:] - line[:-1]
+        ends = [0, *(np.flatnonzero(steps != size) + 1).tolist(), len(now)]
+        rows = now.tolist()
+        parts = [buffers[k] for k in rows]
+        if behind:
+            parts = [part for k, part in zip(rows, parts, strict=True) for part in (part, behind[k])]
+        each = len(parts) // len(rows)
+        for begin, end in pairwise(ends):
+            file = files[int(owners[rows[begin]])]
+            _fill(file, parts[each * begin : each * end], int(places[rows[begin]]), size * (end - begin))
+
+
+def _fill(file: OpenFile, buffers: Sequence[memoryview], place: int, size: int) -> None:
+    if len(buffers) <= MAX_BUFFERS and os.preadv(file.descriptor, buffers, place) == size:
+        return
+    # The system returns at most 2 GiB at a time.
+    for buffer in buffers:
+        done = 0
+        while done < len(buffer):
+            count = os.preadv(file.descriptor, [buffer[done:]], place + done)
+            if count == 0:
+                raise DataError(
+                    f"expected more than {place + done} bytes in {file.path}, got the end; the file was cut"
+                )
+            done += count
+        place += len(buffer)
+
+
+@lru_cache(maxsize=64)
+def row_slices(rows: int, row_bytes: int, first: int, size: int) -> tuple[slice, ...]:
+    """Where the bytes ``first, ..., first + size - 1`` of each row of an array are, counted from its beginning.
+
+    >>> row_slices(2, 10, 3, 4)
+    (slice(3, 7, None), slice(13, 17, None))
+    """
+    starts = range(first, first + rows * row_bytes, row_bytes)
+    return tuple(slice(start, start + size) for start in starts)

@@ -4,24 +4,30 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from neuralop_kit.datasets.description import Description
 from neuralop_kit.datasets.field_dataset import FieldDataset
+from neuralop_kit.datasets.fletcher import CHECKSUM_BYTES
 from neuralop_kit.datasets.manifest import Manifest, ShardEntry
+from neuralop_kit.datasets.positioned import read_pieces, row_slices
 from neuralop_kit.datasets.shard import Shard
 from neuralop_kit.datasets.statistics import DatasetStatistics, FieldStatistics
 from neuralop_kit.datasets.tasks import Steps, Task
 from neuralop_kit.datasets.trajectory_shard import open_trajectories
+from neuralop_kit.solvers.atomic import explained
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError, DataError
 
 # Files kept open at a time by one process; systems allow a few hundred to a thousand.
 MAX_OPEN_FILES = 128
+# Where the checksums of verified samples go; nobody looks at them.
+NOWHERE = memoryview(bytearray(CHECKSUM_BYTES))
 
 
 def open_folder(path: Path, split: str, task: Task | None) -> FieldDataset:
@@ -92,6 +98,9 @@ class ShardDataset(FieldDataset):
         self._ends = np.array(list(accumulate(entry.samples for entry in entries)), dtype=np.int64)
         self._shards: dict[int, Shard] = {}
         self._recent: OrderedDict[int, Shard] = OrderedDict()
+        self._known: _Known | None = None
+        self._counts = (len(description.input_names), len(description.target_names))
+        self._dtype = getattr(torch, description.dtype)
 
     @property
     def domain(self) -> Domain:
@@ -129,18 +138,38 @@ class ShardDataset(FieldDataset):
             DataError, NonFiniteError: a file is damaged; the message names it.
         """
         samples = self._positions(indices)
-        counts = (len(self.input_names), len(self.target_names))
-        dtype = getattr(torch, self.description.dtype)
-        inputs, targets = (torch.empty(len(samples), count, *self.shape, dtype=dtype) for count in counts)
-        out = [(0, inputs.numpy()), (counts[0], targets.numpy())]
-        rows_of: dict[int, list[int]] = {}
-        for row, number in enumerate(np.searchsorted(self._ends, samples, side="right").tolist()):
-            rows_of.setdefault(number, []).append(row)
-        for number, chosen in rows_of.items():
-            rows = np.array(chosen)
+        inputs, targets = (torch.empty(len(samples), count, *self.shape, dtype=self._dtype) for count in self._counts)
+        numbers = self._ends.searchsorted(samples, side="right")
+        files, known = sorted(set(numbers.tolist())), self._tables()
+        if 0 < len(files) <= MAX_OPEN_FILES and known.verified[samples].all():
+            self._read_verified(known.offsets[:, samples], numbers, files, [inputs, targets])
+            return inputs, targets
+        out = [(0, inputs.numpy()), (inputs.shape[1], targets.numpy())]
+        for number in files:
+            rows = np.flatnonzero(numbers == number)
             first = self._ends[number] - self._entries[number].samples
             self._shard(number).read(samples[rows] - first, rows, out)
+            self._close_old()
         return inputs, targets
+
+    def _read_verified(
+        self,
+        places: NDArray[np.int64],
+        numbers: NDArray[np.intp],
+        files: Sequence[int],
+        tensors: Sequence[Tensor],
+    ) -> None:
+        """Of samples that were looked at before: straight into the tensors, all files in one go."""
+        size, buffers = self.description.field_bytes, list[memoryview]()
+        for tensor in tensors:
+            content, row_bytes = memoryview(tensor.numpy()).cast("B"), size * tensor.shape[1]
+            for first in range(0, row_bytes, size):
+                buffers += map(content.__getitem__, row_slices(places.shape[1], row_bytes, first, size))
+        with explained(DataError, f"to read {self._folder}"):
+            opened = {number: self._shard(number).opened() for number in files}
+            owners = np.concatenate([numbers] * len(places))
+            read_pieces(opened, places.ravel(), buffers, owners=owners, behind=[NOWHERE] * len(buffers))
+        self._close_old()
 
     def verify(self) -> None:
         """Compare every file with the manifest's sha256 and read every sample; raises at the first damage."""
@@ -148,10 +177,11 @@ class ShardDataset(FieldDataset):
             if entry.sha256:
                 entry.verify(self._folder)
             self._shard(number).verify()
+            self._close_old()
 
     def __getstate__(self) -> dict[str, Any]:
         # Open files stay with the process that opened them; another one looks for itself.
-        return {**self.__dict__, "_shards": {}, "_recent": OrderedDict()}
+        return {**self.__dict__, "_shards": {}, "_recent": OrderedDict(), "_known": None}
 
     def __repr__(self) -> str:
         fields = f"{', '.join(self.input_names)} -> {', '.join(self.target_names)}"
@@ -163,9 +193,11 @@ class ShardDataset(FieldDataset):
             shard = self._shards[number] = self._index(number)
         self._recent[number] = shard
         self._recent.move_to_end(number)
-        if len(self._recent) > MAX_OPEN_FILES:
-            self._recent.popitem(last=False)[1].close()
         return shard
+
+    def _close_old(self) -> None:
+        while len(self._recent) > MAX_OPEN_FILES:
+            self._recent.popitem(last=False)[1].close()
 
     def _index(self, number: int) -> Shard:
         entry = self._entries[number]
@@ -175,4 +207,25 @@ class ShardDataset(FieldDataset):
                 f"expected {entry.samples} samples as described by the manifest in {shard.path}, "
                 f"got {shard.num_samples} of {shard.description.name!r}; files were mixed up: generate again"
             )
+        known, end = self._tables(), int(self._ends[number])
+        part = slice(end - entry.samples, end)
+        shard.keep_in(known.offsets[:, part], known.verified[part])
         return shard
+
+    def _tables(self) -> "_Known":
+        if self._known is None:
+            shape = (len(self.description.field_names), len(self))
+            self._known = _Known(np.zeros(shape, dtype=np.int64), np.zeros(len(self), dtype=bool))
+        return self._known
+
+
+class _Known(NamedTuple):
+    """What is known of the samples of all shards that were opened.
+
+    Args:
+        offsets: where each begins in its file, ``(field, sample)``.
+        verified: whether each has been looked at, ``(sample,)``.
+    """
+
+    offsets: NDArray[np.int64]
+    verified: NDArray[np.bool_]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from neuralop_kit.datasets.description import Description
 from neuralop_kit.datasets.fletcher import CHECKSUM_BYTES, matches
 from neuralop_kit.datasets.layout import FORMAT, FORMAT_VERSION, chunk_shape
-from neuralop_kit.datasets.positioned import read_adjacent
+from neuralop_kit.datasets.positioned import OpenFile, read_pieces
 from neuralop_kit.datasets.safety import attribute, open_safely
 from neuralop_kit.datasets.statistics import Array, FieldStatistics
 from neuralop_kit.solvers.atomic import explained
@@ -73,7 +73,7 @@ class Shard:
         """
         new = ~self._verified[samples]
         with explained(DataError, f"to read {self.path}"):
-            checksums = self._read_chunks(self._descriptor(), samples, rows, out)
+            checksums = self._read_chunks(samples, rows, out)
         if new.any():
             for (_, array), found in zip(out, checksums, strict=True):
                 self._verify(array, rows[new], found[new], samples[new])
@@ -88,33 +88,42 @@ class Shard:
             array = np.empty((len(samples), *shape), dtype=self.description.dtype)
             self.read(samples, np.arange(len(samples)), [(0, array)])
 
-    def _descriptor(self) -> int:
+    def keep_in(self, offsets: NDArray[np.int64], verified: NDArray[np.bool_]) -> None:
+        """From now on remember in these parts of larger arrays where functions begin, and which have been verified.
+
+        Args:
+            offsets: ``(field, function)``.
+            verified: ``(function,)``.
+        """
+        offsets[...], verified[...] = self._offsets, self._verified
+        self._offsets, self._verified = offsets, verified
+
+    def opened(self) -> OpenFile:
+        """The open file; a :class:`DataError` if it is not the one that was looked at."""
         if self._file is None:
             file = self.path.open("rb", buffering=0)
             if _stamp(os.fstat(file.fileno())) != self._stamp:
                 file.close()
                 raise DataError(f"expected {self.path} as it was, got a changed file; open the dataset again")
             self._file = file
-        return self._file.fileno()
+        return OpenFile(self._file.fileno(), self.path)
 
     def _read_chunks(
-        self, descriptor: int, samples: NDArray[np.intp], rows: NDArray[np.intp], out: list[tuple[int, Array]]
+        self, samples: NDArray[np.intp], rows: NDArray[np.intp], out: list[tuple[int, Array]]
     ) -> list[NDArray[np.uint8]]:
         """Fill rows of the arrays; returns the checksums ``(sample, channel, 4)`` of each that the file has."""
         size = self.description.field_bytes
         places, targets, marks, checksums = [], [], [], []
         for first, array in out:
             channels = array.shape[1]
-            places += self._offsets[first : first + channels, samples].T.ravel().tolist()
+            places.append(self._offsets[first : first + channels, samples].T.ravel())
             content = array.reshape(-1).view(np.uint8).data
             starts = (rows[:, None] * (channels * size) + np.arange(channels) * size).ravel().tolist()
             targets += [content[start : start + size] for start in starts]
             checksums.append(np.empty((len(samples), channels, CHECKSUM_BYTES), dtype=np.uint8))
             behind = checksums[-1].reshape(-1).data
             marks += [behind[k : k + CHECKSUM_BYTES] for k in range(0, len(behind), CHECKSUM_BYTES)]
-        done = read_adjacent(descriptor, places, [part for pair in zip(targets, marks, strict=True) for part in pair])
-        if done != len(places) * (size + CHECKSUM_BYTES):
-            raise DataError(f"expected whole samples in {self.path}, got fewer bytes; the file was cut")
+        read_pieces({0: self.opened()}, np.concatenate(places), targets, behind=marks)
         return checksums
 
     def _verify(
