@@ -15,7 +15,6 @@ from neuralop_kit.convert.kernels import Dilated, Kernel
 from neuralop_kit.convert.smoothing import Extension
 from neuralop_kit.layers.constants import constant
 from neuralop_kit.layers.interpolation import Cubic, Interpolation, Trigonometric
-from neuralop_kit.solvers.nodes import NodePlacement
 
 
 @dataclass(frozen=True)
@@ -161,18 +160,28 @@ def measure(line: Line, num_points: int, like: Tensor, *, trapezoid: bool) -> Te
     ends = line.nodes.end_weights(line.num_points)
     if line.is_measure or ends == (1.0, 1.0) or (num_points == line.num_points and not trapezoid):
         return None
-    return _measure(line.nodes, line.num_points, num_points, trapezoid, like.dtype, like.device)
+    ratio = line.ratio(num_points)
+    return _measure(line.num_points, num_points, ratio, line.nodes.offset, ends, trapezoid, like.dtype, like.device)
 
 
 @constant
-def _measure(nodes: NodePlacement, num_reference: int, num_points: int, trapezoid: bool) -> NDArray[np.float64]:
-    weights = nodes.weights(1.0, num_points).numpy() * nodes.num_intervals(num_reference)
+def _measure(
+    num_reference: int, num_points: int, ratio: int, offset: float, ends: tuple[float, float], trapezoid: bool
+) -> NDArray[np.float64]:
+    weights = _end_weights(num_points, ends) / ratio
     if trapezoid:
         return weights * (num_reference / weights.sum())
-    density = 1 / (nodes.weights(1.0, num_reference).numpy() * nodes.num_intervals(num_reference))
-    positions = [nodes.positions(1.0, n).numpy() for n in (num_points, num_reference)]
-    weighted: NDArray[np.float64] = weights * np.interp(positions[0], positions[1], density)
+    places, trained = (np.arange(num_points) + offset) / ratio, np.arange(num_reference) + offset
+    weighted: NDArray[np.float64] = weights * np.interp(places, trained, 1 / _end_weights(num_reference, ends))
     return weighted
+
+
+def _end_weights(num_points: int, ends: tuple[float, float]) -> NDArray[np.float64]:
+    """One, but for the first and the last."""
+    weights = np.ones(num_points)
+    weights[0] *= ends[0]
+    weights[-1] *= ends[1] if num_points > 1 else 1.0
+    return weights
 
 
 def measure_of(dim: Dim, sizes: Sequence[int], like: Tensor, *, trapezoid: bool) -> Tensor | None:

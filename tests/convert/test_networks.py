@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch import nn
 from torch.func import functional_call, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from neuralop_kit import Domain
 from neuralop_kit.convert import ConvergenceReport, convergence_report, to_operator
 from tests.convert.cases import CASES, CHANNEL, TORUS, Case, waves
 from tests.convert.networks import Recurrent, ViT
@@ -141,6 +143,19 @@ def test_compiles_without_graph_break():
     compiled = torch.compile(operator, fullgraph=True, backend="aot_eager")
     for n in (16, 32):
         u = field(case, n=n)
+        torch.testing.assert_close(compiled(u), operator(u), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("nodes", "sizes"), [("vertex", (17, 33)), ("cell", (16, 32)), ("interior", (15, 31))])
+def test_compiles_between_walls(nodes, sizes):
+    # Means over points that weigh differently, averages that lack a part, and zeros that a ramp leads to.
+    torch.manual_seed(0)
+    mixed = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.Conv2d(4, 4, 3, padding=1)).double()
+    domain = Domain.box((1.0, 1.0), boundary="neumann" if nodes != "interior" else "dirichlet", nodes=nodes)
+    operator = to_operator(mixed, domain, resolution=(sizes[0],) * 2)
+    compiled = torch.compile(operator, fullgraph=True, backend="aot_eager")
+    for n in sizes:
+        u = torch.randn(2, 1, n, n, dtype=torch.float64)
         torch.testing.assert_close(compiled(u), operator(u), rtol=1e-10, atol=1e-10)
 
 
