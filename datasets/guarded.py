@@ -40,6 +40,11 @@ class GuardedFile(io.RawIOBase):
         """True."""
         return True
 
+    @property
+    def descriptor(self) -> int:
+        """Of the open file, for reads at a place."""
+        return self._descriptor
+
     def tell(self) -> int:
         """Where the next read begins."""
         return self._place

@@ -34,6 +34,10 @@ class Shard:
     Args:
         path: the file.
 
+    Attributes:
+        offsets: where each function begins in the file, ``(field, function)``.
+        verified: whether a function has been looked at, ``(function,)``.
+
     Raises:
         DataError: the file is damaged, incomplete, unsafe or not of our layout, at opening or at the first read.
         NonFiniteError: a sample contains NaN or infinity, at its first read.
@@ -47,10 +51,10 @@ class Shard:
             self.generator: dict[str, Any] = _json(file, "generator")
             self.statistics = self._statistics(file)
             self.num_samples: int = attribute(file, "n_trajectories", int)
-            self._offsets = np.stack([self._chunk_offsets(file, name) for name in self.description.field_names])
+            self.offsets = np.stack([self._chunk_offsets(file, name) for name in self.description.field_names])
             self._stamp = _stamp(self.path.stat())
         self._file: FileIO | None = None
-        self._verified = np.zeros(self.num_functions, dtype=bool)
+        self.verified = np.zeros(self.num_functions, dtype=bool)
 
     @property
     def num_functions(self) -> int:
@@ -71,13 +75,13 @@ class Shard:
             rows: index of each of them into the first axis of the arrays.
             out: per array, the number of its first field and the array, ``(batch, channel, *space)``, contiguous.
         """
-        new = ~self._verified[samples]
+        new = ~self.verified[samples]
         with explained(DataError, f"to read {self.path}"):
             checksums = self._read_chunks(samples, rows, out)
         if new.any():
             for (_, array), found in zip(out, checksums, strict=True):
                 self._verify(array, rows[new], found[new], samples[new])
-            self._verified[samples] = True
+            self.verified[samples] = True
 
     def verify(self) -> None:
         """Read every sample once, in bounded memory; raises what :meth:`read` raises."""
@@ -95,8 +99,8 @@ class Shard:
             offsets: ``(field, function)``.
             verified: ``(function,)``.
         """
-        offsets[...], verified[...] = self._offsets, self._verified
-        self._offsets, self._verified = offsets, verified
+        offsets[...], verified[...] = self.offsets, self.verified
+        self.offsets, self.verified = offsets, verified
 
     def opened(self) -> OpenFile:
         """The open file; a :class:`DataError` if it is not the one that was looked at."""
@@ -116,7 +120,7 @@ class Shard:
         places, targets, marks, checksums = [], [], [], []
         for first, array in out:
             channels = array.shape[1]
-            places.append(self._offsets[first : first + channels, samples].T.ravel())
+            places.append(self.offsets[first : first + channels, samples].T.ravel())
             content = array.reshape(-1).view(np.uint8).data
             starts = (rows[:, None] * (channels * size) + np.arange(channels) * size).ravel().tolist()
             targets += [content[start : start + size] for start in starts]

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from neuralop_kit.datasets.direct_pairs import Frames, Output, read_pairs
 from neuralop_kit.datasets.field_dataset import FieldDataset
 from neuralop_kit.datasets.readers.contents import Contents, Numbers, Role
 from neuralop_kit.datasets.readers.field_file import FieldFile
@@ -21,6 +23,7 @@ VERIFY_BYTES = 2**24
 
 # Of a batch: row, and number of the pair in its sample.
 Chosen = list[tuple[int, int]]
+Indices = NDArray[np.int64]
 
 
 class TaskDataset(FieldDataset):
@@ -53,11 +56,13 @@ class TaskDataset(FieldDataset):
         pairs = zip(self.files, self.samples, strict=True)
         self._pairs_each = [1 if self._steady else task.num_pairs(file.num_frames) for file in self.files]
         self._ends = np.array(list(accumulate(len(s) * k for (_, s), k in zip(pairs, self._pairs_each, strict=True))))
+        self._tables: dict[int, tuple[Indices, Indices]] = {}
         if not len(self):
             raise ArgumentError(
                 f"expected a task that fits into {[file.num_frames for file in self.files][:8]} frames, got {task}; "
                 "ask for fewer frames"
             )
+        self._counts = (len(self.input_names), len(self.target_names))
         self.statistics = None if statistics is None else self._statistics(*statistics)
 
     @property
@@ -102,14 +107,18 @@ class TaskDataset(FieldDataset):
     def read(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """A batch: inputs and targets, ``(batch, channel, *space)`` each, in the order of ``indices``."""
         dtype = getattr(torch, self.contents.dtype)
-        counts = (len(self.input_names), len(self.target_names))
         places = self._positions(indices)
-        inputs, targets = (torch.empty(len(places), count, *self.shape, dtype=dtype) for count in counts)
+        inputs, targets = (torch.empty(len(places), count, *self.shape, dtype=dtype) for count in self._counts)
         given, asked = inputs.numpy(), targets.numpy()
-        fill = self._fill_steady if self._steady else self._fill
-        for (number, sample), chosen in self._by_sample(places).items():
-            one = self.samples[number][sample : sample + 1]
-            fill(given, asked, self.files[number], one, chosen)
+        numbers = self._ends.searchsorted(places, side="right")
+        for number in sorted(set(numbers.tolist())):
+            rows = np.flatnonzero(numbers == number)
+            first = self._ends[number - 1] if number else 0
+            samples, pairs = np.divmod(places[rows] - first, self._pairs_each[number])
+            samples += self.samples[number].start
+            if not self._read_directly(given, asked, self.files[number], rows, samples, pairs):
+                self._read_by_sample(given, asked, self.files[number], rows, samples, pairs)
+            self.files[number].release()
         return inputs, targets
 
     def verify(self) -> None:
@@ -133,15 +142,40 @@ class TaskDataset(FieldDataset):
     def _longest(self) -> int:
         return max(file.num_frames for file in self.files)
 
-    def _by_sample(self, places: "np.ndarray[Any, np.dtype[np.intp]]") -> dict[tuple[int, int], Chosen]:
-        """The pairs of a batch by file and sample."""
-        chosen: dict[tuple[int, int], Chosen] = {}
-        numbers = np.searchsorted(self._ends, places, side="right").tolist()
-        for row, (place, number) in enumerate(zip(places.tolist(), numbers, strict=True)):
-            first = int(self._ends[number - 1]) if number else 0
-            sample, pair = divmod(place - first, self._pairs_each[number])
-            chosen.setdefault((number, sample), []).append((row, pair))
-        return chosen
+    def _read_directly(
+        self, given: Numbers, asked: Numbers, file: FieldFile, rows: Indices, samples: Indices, pairs: Indices
+    ) -> bool:
+        """Fill rows with pairs of one file, where its frames lie in one piece each; False if they do not."""
+        if self._steady:
+            zero = np.zeros((len(rows), 1), dtype=np.int64)
+            wanted: Any = ([(("input", "state"), zero)], [(("target", "state"), zero)])
+        else:
+            before, after = (table[pairs] for table in self._frames(file.num_frames))
+            wanted = ([(("state",), before), (("input",), before[:, -1:])], [(("state",), after)])
+        outputs = []
+        for array, parts in zip((given, asked), wanted, strict=True):
+            known = [(file.direct(roles), frames) for roles, frames in parts if self.contents.of_role(*roles)]
+            outputs.append(Output(array, [Frames(source, frames) for source, frames in known if source is not None]))
+            if len(outputs[-1].parts) < max(1, len(known)):
+                return False
+        return read_pairs(outputs, rows.tolist(), samples)
+
+    def _frames(self, num_frames: int) -> tuple[Indices, Indices]:
+        """Which frames every pair of so long a trajectory has."""
+        if num_frames not in self._tables:
+            self._tables[num_frames] = self.task.table(num_frames)
+        return self._tables[num_frames]
+
+    def _read_by_sample(
+        self, given: Numbers, asked: Numbers, file: FieldFile, rows: Indices, samples: Indices, pairs: Indices
+    ) -> None:
+        """Fill rows with pairs of one file, whatever it is."""
+        chosen: dict[int, Chosen] = {}
+        for row, sample, pair in zip(rows.tolist(), samples.tolist(), pairs.tolist(), strict=True):
+            chosen.setdefault(sample, []).append((row, pair))
+        fill = self._fill_steady if self._steady else self._fill
+        for sample, some in chosen.items():
+            fill(given, asked, file, range(sample, sample + 1), some)
 
     def _fill_steady(self, given: Numbers, asked: Numbers, file: FieldFile, one: range, chosen: Chosen) -> None:
         rows = [row for row, _ in chosen]

@@ -3,6 +3,9 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from neuralop_kit.solvers.errors import ArgumentError
 
 
@@ -16,6 +19,15 @@ class Task(ABC):
     @abstractmethod
     def frames(self, pair: int, num_frames: int) -> tuple[range, range]:
         """Input and target frames of pair number ``pair``."""
+
+    def table(self, num_frames: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Input and target frames of all pairs, one row for each.
+
+        >>> FinalTime().table(5)
+        (array([[0]]), array([[4]]))
+        """
+        rows = [self.frames(pair, num_frames) for pair in range(self.num_pairs(num_frames))]
+        return np.array([given for given, _ in rows], np.int64), np.array([asked for _, asked in rows], np.int64)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from neuralop_kit.datasets.description import Description
+from neuralop_kit.datasets.fletcher import CHECKSUM_BYTES
 from neuralop_kit.datasets.manifest import ShardEntry
 from neuralop_kit.datasets.readers.contents import Contents, Numbers, Role, Variable
 from neuralop_kit.datasets.readers.field_file import FieldFile
+from neuralop_kit.datasets.readers.frame_places import DirectFrames, ListedPlaces
 from neuralop_kit.datasets.readers.hdf5 import Hdf5Container
 from neuralop_kit.datasets.shard import Shard
 from neuralop_kit.datasets.statistics import DatasetStatistics, FieldStatistics
@@ -42,11 +44,23 @@ class TrajectoryShard(FieldFile):
         block = np.empty(shape, dtype=description.dtype)
         if block.size:
             places = np.add.outer(np.array(samples) * description.num_frames, np.array(frames)).ravel()
-            shard = self.shard
-            shard.read(places, np.arange(len(places)), [(0, block.reshape(-1, count, *description.shape))])
-            # A dataset may have thousands of files; opening one again costs less than reading a frame.
-            shard.close()
+            rows = np.arange(len(places))
+            self.shard.read(places, rows, [(0, block.reshape(-1, count, *description.shape))])
+            self.release()
         return block
+
+    def direct(self, roles: tuple[Role, ...]) -> DirectFrames | None:
+        """Where the frames are, each with its checksum behind it."""
+        shard, size = self.shard, self._description.field_bytes
+        shape = (shard.num_samples, self.num_frames)
+        offsets = [part.reshape(shape) for part in shard.offsets]
+        places = tuple(ListedPlaces(size, CHECKSUM_BYTES, part) for part in offsets)
+        return DirectFrames(shard.opened(), places, shard.verified.reshape(shape))
+
+    def release(self) -> None:
+        """Close the file; a dataset may have thousands, and opening one again costs less than reading a frame."""
+        if self._shard is not None:
+            self._shard.close()
 
     @property
     def shard(self) -> Shard:
@@ -62,7 +76,7 @@ class TrajectoryShard(FieldFile):
         return self._shard
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_shard": None}
+        return {**super().__getstate__(), "_shard": None}
 
 
 def contents_of(description: Description, *, num_samples: int) -> Contents:

@@ -47,6 +47,8 @@ class Container(ABC):
         self.path = path
         self._opened: Any = None
         self._owner = -1
+        # Which file it was when it was opened.
+        self.stamp: tuple[int, int, int] | None = None
 
     @classmethod
     @abstractmethod
@@ -77,6 +79,8 @@ class Container(ABC):
         if not self._is_open:
             with explained(DataError, f"to read {self.path}"), self.explained():
                 self._opened, self._owner = self._open(), os.getpid()
+                status = self.path.stat()
+                self.stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
         return self._opened
 
     @property

@@ -24,13 +24,16 @@ class ContiguousArray:
         file: where it is.
         data: the dataset, which reads what is too scattered for this class.
         place: of its first byte.
+
+    Attributes:
+        strides: bytes from an item to the next one, per axis.
     """
 
     def __init__(self, file: GuardedFile, data: h5py.Dataset, *, place: int) -> None:
         self.shape: tuple[int, ...] = data.shape
         self.dtype: np.dtype[Any] = data.dtype
-        self._file, self._data, self._place = file, data, place
-        self._strides = [math.prod(self.shape[axis + 1 :]) * self.dtype.itemsize for axis in range(len(self.shape))]
+        self.file, self._data, self.place = file, data, place
+        self.strides = [math.prod(self.shape[axis + 1 :]) * self.dtype.itemsize for axis in range(len(self.shape))]
 
     @classmethod
     def of(cls, file: GuardedFile, data: h5py.Dataset) -> "ContiguousArray | None":
@@ -61,7 +64,7 @@ class ContiguousArray:
         num_runs = math.prod(shape[:outer])
         if not values.size or (num_runs > 1 and values.nbytes < num_runs * MIN_RUN_BYTES):
             return np.asarray(self._data[index])
-        first = self._place + (chosen[outer].start * self._strides[outer] if outer < len(shape) else 0)
+        first = self.place + (chosen[outer].start * self.strides[outer] if outer < len(shape) else 0)
         for run, numbers in zip(values.reshape(num_runs, -1).view(np.uint8), product(*chosen[:outer]), strict=True):
-            self._file.read_at(first + sum(map(mul, numbers, self._strides)), run.data)
+            self.file.read_at(first + sum(map(mul, numbers, self.strides)), run.data)
         return values.reshape([n for n, i in zip(shape, whole, strict=True) if not isinstance(i, int)])

@@ -1,18 +1,26 @@
 """Reading blocks of fields out of a file whose contents are known: ``(sample, time, channel, *space)``, always."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from neuralop_kit.datasets.positioned import OpenFile
 from neuralop_kit.datasets.readers.container import Container
 from neuralop_kit.datasets.readers.contents import ONE, SPACE_LETTERS, Contents, Numbers, Role, Variable
+from neuralop_kit.datasets.readers.contiguous import ContiguousArray
+from neuralop_kit.datasets.readers.frame_places import DirectFrames, RegularPlaces
 from neuralop_kit.solvers.errors import DataError, NonFiniteError
 
 
 class FieldFile:
     """One file of a public layout, opened late.
+
+    A process looks at every number once, when it first reads it; later reads trust the page cache, as long as it is the
+    same file that is opened.
 
     Args:
         container: the file.
@@ -22,6 +30,12 @@ class FieldFile:
     def __init__(self, container: Container, contents: Contents) -> None:
         self.container = container
         self.contents = contents
+        # Of the file with this stamp: frames in which all numbers are finite, by roles.
+        self._stamp: Any = None
+        self._seen: dict[tuple[Role, ...], NDArray[np.bool_]] = {}
+        # Of the file that is open now.
+        self._opened: Any = None
+        self._direct: dict[tuple[Role, ...], DirectFrames | None] = {}
 
     @property
     def num_frames(self) -> int:
@@ -62,10 +76,23 @@ class FieldFile:
                 part = block[:, :, first : first + variable.num_components]
                 self._fill(part, variable, samples, frames)
                 first += variable.num_components
-        # A finite sum of squares is one of finite numbers, and is found faster; that of large numbers may overflow.
-        if not math.isfinite(np.vdot(block, block)):
-            self._check_finite(block, samples)
+        new = self._seen_by(tuple(roles))[samples.start : samples.stop, slice(frames.start, frames.stop, frames.step)]
+        if not new.all():
+            # A finite sum of squares is one of finite numbers, and is found faster; that of large ones may overflow.
+            if not math.isfinite(np.vdot(block, block)):
+                self._check_finite(block, samples)
+            new[...] = True
         return block
+
+    def direct(self, roles: tuple[Role, ...]) -> DirectFrames | None:
+        """Where the frames of these roles are, for reads into other arrays; None if they are not stored like that."""
+        seen = self._seen_by(roles)
+        if roles not in self._direct:
+            self._direct[roles] = self._find_direct(roles, seen)
+        return self._direct[roles]
+
+    def release(self) -> None:
+        """Called when a batch has been read; keeps the file open."""
 
     def read_variable(self, variable: Variable, samples: range, frames: range) -> Numbers:
         """A block of one variable, of length one along every axis on which it does not depend."""
@@ -77,6 +104,33 @@ class FieldFile:
             self._fill(block, variable, samples, frames)
         self._check_finite(block, samples)
         return block
+
+    def __getstate__(self) -> Mapping[str, Any]:
+        return {**self.__dict__, "_stamp": None, "_seen": {}, "_opened": None, "_direct": {}}
+
+    def _seen_by(self, roles: tuple[Role, ...]) -> NDArray[np.bool_]:
+        """Frames that were looked at since the file with this stamp was opened, ``(sample, frame)``."""
+        if self.container.opened is not self._opened:
+            self._opened, self._direct = self.container.opened, {}
+            if self.container.stamp != self._stamp:
+                self._stamp, self._seen = self.container.stamp, {}
+        if roles not in self._seen:
+            self._seen[roles] = np.zeros((self.contents.num_samples, self.num_frames), dtype=bool)
+        return self._seen[roles]
+
+    def _find_direct(self, roles: tuple[Role, ...], seen: NDArray[np.bool_]) -> DirectFrames | None:
+        places = []
+        for variable in self.contents.of_role(*roles):
+            array = self.container.array(variable.places[0])
+            if not isinstance(array, ContiguousArray) or array.dtype != np.dtype(self.contents.dtype):
+                return None
+            found = RegularPlaces.of(variable, array, shape=self.contents.shape)
+            if found is None:
+                return None
+            self._check_length(variable, num_frames=self.num_frames)
+            places.append(found)
+            file = array.file
+        return DirectFrames(OpenFile(file.descriptor, file.path), tuple(places), seen) if places else None
 
     def _check_length(self, variable: Variable, num_frames: int) -> None:
         place = variable.places[0]

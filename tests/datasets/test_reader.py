@@ -97,7 +97,7 @@ def test_memory_is_bounded_by_places_not_samples(tmp_path):
     folder = tiny.make(tmp_path / "data", samples=40, resolution=(64, 64), splits={"train": 1})
     data = open_dataset(folder)
     everything(data)
-    held = sum(shard._offsets.nbytes + shard._verified.nbytes for shard in data._shards.values())
+    held = sum(shard.offsets.nbytes + shard.verified.nbytes for shard in data._shards.values())
     assert held == 40 * (3 * 8 + 1)
     assert not any(isinstance(value, torch.Tensor) for value in vars(data).values())
     assert len(pickle.dumps(data)) < 10_000 < 40 * data.description.sample_bytes
