@@ -34,8 +34,9 @@ class Method(ABC):
     """A one-step method: pure tensor functions and a few numbers; it keeps nothing between steps.
 
     Args:
-        compile: run trial steps through ``torch.compile``; the field must then compile as one graph. The first call
-            takes seconds; reuse the same field.
+        compile: run trial steps through ``torch.compile``; the field must then compile as one graph. The first solve
+            takes many seconds, reuse the same field. Where nobody looks at single steps (two times, no dense output, no
+            event, no replay) acceptance and step sizes are part of the graph, and small states take 4 steps per call.
 
     Attributes:
         order: of the solution it returns.

@@ -1,9 +1,10 @@
 """A trial step: the increment of a method, and how large its error and the stiffness of the field are there."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from neuralop_kit.solvers.ode.control import StepControl
 from neuralop_kit.solvers.ode.method import Field, Method
 
 Tolerance = float | Tensor
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 class Trial(NamedTuple):
@@ -62,6 +65,9 @@ def take_step(stepper: Stepper, t: Tensor, y: Tensor, slope: Tensor, h: Tensor) 
 
 
 @functools.cache
-def compiled(function: Callable[..., Trial]) -> Callable[..., Trial]:
+def compiled(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """The compiled function; one for the process, so that graphs are found again."""
+    # Every field, method and shape has its graph; the usual limit of eight is meant for accidents.
+    if "recompile_limit" in inspect.signature(torch.compile).parameters:
+        return torch.compile(function, fullgraph=True, recompile_limit=256)  # type: ignore[call-overload]
     return torch.compile(function, fullgraph=True)

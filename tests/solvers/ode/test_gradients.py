@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from neuralop_kit.solvers.ode import Bosh3, Direct, FixedStep, Replay, odeint, trial
+from neuralop_kit.solvers.ode import Bosh3, Direct, FixedStep, Replay, flight, odeint, trial
 from neuralop_kit.solvers.status import Status
 from tests.solvers.ode.problems import END_BY_MU, F64, START, Network, VanDerPol, several_starts, times
 
@@ -212,8 +212,10 @@ def test_a_failed_sample_does_not_spoil_shared_parameters(adjoint, bad):
 
 def test_trial_steps_compile_as_one_graph(monkeypatch):
     """The same numbers and gradients; without the code generator, whose minutes belong to the benchmarks."""
-    graph = torch.compile(trial.take_step, fullgraph=True, backend="aot_eager")
-    monkeypatch.setattr(trial, "compiled", lambda function: graph)
+    step = torch.compile(trial.take_step, fullgraph=True, backend="aot_eager")
+    several = torch.compile(flight.fly, fullgraph=True, backend="aot_eager")
+    monkeypatch.setattr(trial, "compiled", lambda function: step)
+    monkeypatch.setattr(flight, "compiled", lambda function: several)
     field = Network()
     eager = gradients(field, Direct(), method=Bosh3())
     for adjoint in (Direct(), Replay()):
