@@ -27,7 +27,8 @@ From loss and gradient at several points, ``step(closure)``:
 SSBroyden         dense quasi-Newton with self-scaling; also SSBFGS and plain BFGS
 
 From values of the loss, ``step(loss_fn)``:
-SPSA              differences along random directions; MeZO
+SPSA              differences along random directions; MeZO; its other name is WeightPerturbation
+NodePerturbation  differences for noise on the outputs of layers
 EvolutionStrategy antithetic, by rank
 ForwardGradient   exact derivatives along random directions, in forward mode
 
@@ -57,12 +58,13 @@ from neuralop_kit.optim.lion import Lion
 from neuralop_kit.optim.m3 import M3
 from neuralop_kit.optim.multi_frequency import MultiFrequency
 from neuralop_kit.optim.muon import Muon
+from neuralop_kit.optim.node_perturbation import NodePerturbation
 from neuralop_kit.optim.noise import Gaussian, Laplace, Noise, Rademacher, Uniform
 from neuralop_kit.optim.nvrm import NVRM
 from neuralop_kit.optim.power_prop import PowerPropSGD
 from neuralop_kit.optim.quasi_newton import BFGS, SSBFGS, QuasiNewton, SSBroyden
 from neuralop_kit.optim.soap import SOAP
-from neuralop_kit.optim.spsa import SPSA, EvolutionStrategy
+from neuralop_kit.optim.spsa import SPSA, EvolutionStrategy, WeightPerturbation
 from neuralop_kit.optim.sven import Sven
 from neuralop_kit.optim.zeroth_order import ZerothOrder
 
@@ -105,6 +107,8 @@ __all__ = [
     "SSBFGS",
     "BFGS",
     "SPSA",
+    "WeightPerturbation",
+    "NodePerturbation",
     "EvolutionStrategy",
     "ForwardGradient",
     "KitOptimizer",

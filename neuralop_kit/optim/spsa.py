@@ -22,6 +22,7 @@ class SPSA(ZerothOrder):
         radius: c > 0; small against the scale on which the loss bends, large against its rounding.
         noise: by default random signs; ``Gaussian()`` with ``exact=False`` is MeZO.
 
+    Also called weight perturbation. :class:`NodePerturbation` puts the noise on the outputs of layers instead.
     Good values: radius 1e-3 in float32, 1e-4 in float64; lr about P times smaller than for gradient descent.
     Source: Spall (1992); seed replay: Malladi et al. (2023), "Fine-tuning language models with just forward passes".
 
@@ -55,6 +56,10 @@ class SPSA(ZerothOrder):
         pairs = [torch.stack(self.values_along(function, seed, [self.radius, -self.radius])) for seed in seeds]
         slopes = [(pair[0] - pair[1]) / (2 * self.radius * len(seeds)) for pair in pairs]
         return torch.stack(pairs).mean(), slopes
+
+
+# The name of the same rule in the literature on learning in brains, beside node perturbation.
+WeightPerturbation = SPSA
 
 
 class EvolutionStrategy(ZerothOrder):

@@ -78,15 +78,14 @@ class ZerothOrder(KitOptimizer):
             )
         seeds = self._next_seeds()
         loss, coefficients = self.probe(closure, seeds)
-        if not torch.stack([loss, *coefficients]).isfinite().all():
+        if not all(number.isfinite().all() for number in (loss, *coefficients)):
             self.status = "refused"
             return loss
         for parameter, group in self._rows():
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
         rates = {parameter: group["lr"] for parameter, group in self._rows()}
-        for seed, coefficient in zip(seeds, coefficients, strict=True):
-            for parameter, direction in self.directions(seed):
-                parameter.sub_(direction * (rates[parameter] * coefficient).to(direction.dtype))
+        for parameter, part in self.parts(seeds, coefficients):
+            parameter.sub_(part * rates[parameter])
         self.status = "moved"
         return loss
 
@@ -95,11 +94,16 @@ class ZerothOrder(KitOptimizer):
         """The estimate of the gradient that the next step would use, one tensor per parameter; draws new directions."""
         seeds = self._next_seeds()
         _, coefficients = self.probe(function, seeds)
-        totals = [torch.zeros_like(p, requires_grad=False) for p in self._parameters()]
+        totals = {p: torch.zeros_like(p, requires_grad=False) for p in self._parameters()}
+        for parameter, part in self.parts(seeds, coefficients):
+            totals[parameter].add_(part)
+        return list(totals.values())
+
+    def parts(self, seeds: list[int], coefficients: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Parameters with what is to be added up to their gradients: each direction times its number."""
         for seed, coefficient in zip(seeds, coefficients, strict=True):
-            for total, (_, direction) in zip(totals, self.directions(seed), strict=True):
-                total.add_(direction * coefficient.to(direction.dtype))
-        return totals
+            for parameter, direction in self.directions(seed):
+                yield parameter, direction * coefficient.to(direction.dtype)
 
     def directions(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Each parameter with its part of the direction of a seed."""
