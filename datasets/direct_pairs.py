@@ -83,7 +83,7 @@ class _Pieces:
     def add(self, output: Output) -> None:
         """Those that an array needs."""
         num_rows, row_bytes, first = len(output.array), output.array[0].nbytes, 0
-        content = memoryview(output.array).cast("B")
+        content = output.array.data.cast("B")
         for part in output.parts:
             for column in part.numbers.T:
                 for kind in part.source.variables:

@@ -80,7 +80,7 @@ class FieldDataset(Dataset[tuple[Tensor, Tensor]], ABC):
         """Indices as an array, negative ones counted from the end; raises :class:`IndexError`."""
         samples: Any = np.asarray(indices, dtype=np.int64)
         if samples.size and samples.min() >= 0 and samples.max() < len(self):
-            return samples  # type: ignore[no-any-return]
+            return samples
         samples = np.where(samples < 0, samples + len(self), samples)
         outside = (samples < 0) | (samples >= len(self))
         if outside.any():

@@ -80,10 +80,15 @@ def read_pieces(
         each = len(parts) // len(rows)
         for begin, end in pairwise(ends):
             file = files[int(owners[rows[begin]])]
-            _fill(file, parts[each * begin : each * end], int(places[rows[begin]]), size * (end - begin))
+            read_run(file, parts[each * begin : each * end], int(places[rows[begin]]), size=size * (end - begin))
 
 
-def _fill(file: OpenFile, buffers: Sequence[memoryview], place: int, size: int) -> None:
+def read_run(file: OpenFile, buffers: Sequence[memoryview], place: int, *, size: int) -> None:
+    """Fill buffers, ``size`` bytes altogether, one after the other with what begins at ``place``.
+
+    Raises:
+        DataError: the file ends early.
+    """
     if len(buffers) <= MAX_BUFFERS and os.preadv(file.descriptor, buffers, place) == size:
         return
     # The system returns at most 2 GiB at a time.

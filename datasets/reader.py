@@ -162,7 +162,7 @@ class ShardDataset(FieldDataset):
         """Of samples that were looked at before: straight into the tensors, all files in one go."""
         size, buffers = self.description.field_bytes, list[memoryview]()
         for tensor in tensors:
-            content, row_bytes = memoryview(tensor.numpy()).cast("B"), size * tensor.shape[1]
+            content, row_bytes = tensor.numpy().data.cast("B"), size * tensor.shape[1]
             for first in range(0, row_bytes, size):
                 buffers += map(content.__getitem__, row_slices(places.shape[1], row_bytes, first, size))
         with explained(DataError, f"to read {self._folder}"):

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from neuralop_kit.datasets.direct_pairs import Frames, Output, read_pairs
 from neuralop_kit.datasets.field_dataset import FieldDataset
+from neuralop_kit.datasets.positioned import read_run
 from neuralop_kit.datasets.readers.contents import Contents, Numbers, Role
 from neuralop_kit.datasets.readers.field_file import FieldFile
 from neuralop_kit.datasets.statistics import ChannelStatistics, DatasetStatistics
@@ -243,9 +244,17 @@ class TrajectoryDataset(Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         """One trajectory."""
         number, sample = self._find(index)
-        file = self.files[number]
-        block = file.read(self.samples[number][sample : sample + 1], range(file.num_frames), ("state",))
-        return torch.from_numpy(block[0])
+        file, sample = self.files[number], self.samples[number].start + sample
+        source = file.direct(("state",))
+        # What has been looked at and lies in one piece goes straight into the tensor.
+        place = source.variables[0].run(sample) if source is not None and len(source.variables) == 1 else None
+        if source is None or place is None or not source.seen[sample].all():
+            block = file.read(range(sample, sample + 1), range(file.num_frames), ("state",))
+            return torch.from_numpy(block[0])
+        shape = (file.num_frames, len(self.names), *self.contents.shape)
+        u = torch.empty(shape, dtype=getattr(torch, self.contents.dtype))
+        read_run(source.file, [u.numpy().data.cast("B")], place, size=u.nbytes)
+        return u
 
     def times(self, index: int) -> Tensor:
         """Times of the frames of one trajectory, float64, ``(time,)``."""

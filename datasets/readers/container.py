@@ -79,14 +79,20 @@ class Container(ABC):
         if not self._is_open:
             with explained(DataError, f"to read {self.path}"), self.explained():
                 self._opened, self._owner = self._open(), os.getpid()
-                status = self.path.stat()
-                self.stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+                self.stamp = self._stamp()
         return self._opened
 
     @property
     def _is_open(self) -> bool:
         """Whether this process has opened it."""
         return self._opened is not None and self._owner == os.getpid()
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        """What tells a file from another one of the same name; None for what is in memory only."""
+        if not self.path.exists():
+            return None
+        status = self.path.stat()
+        return status.st_ino, status.st_size, status.st_mtime_ns
 
     def explained(self) -> "_Explained":
         """A block in which damage becomes a :class:`DataError`."""

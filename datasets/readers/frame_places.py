@@ -1,5 +1,6 @@
 """Where the frames of a quantity are in a file, for those who read them without asking anyone."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuralop_kit.datasets.positioned import OpenFile
-from neuralop_kit.datasets.readers.contents import SPACE_LETTERS, Variable
+from neuralop_kit.datasets.readers.contents import ONE, SPACE_LETTERS, Variable
 from neuralop_kit.datasets.readers.contiguous import ContiguousArray
 
 
@@ -21,6 +22,10 @@ class FramePlaces(ABC):
 
     size: int
     gap: int
+
+    def run(self, sample: int) -> int | None:
+        """Where all frames of a sample begin, if they follow each other without gaps."""
+        return None
 
     @abstractmethod
     def at(self, samples: NDArray[np.int64], frames: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -46,18 +51,28 @@ class RegularPlaces(FramePlaces):
     @classmethod
     def of(cls, variable: Variable, array: ContiguousArray, *, shape: tuple[int, ...]) -> "RegularPlaces | None":
         """Those of a variable that is stored sample by sample, frame by frame, channel by channel; else None."""
-        space = SPACE_LETTERS[: len(shape)]
-        outer = variable.axes.removesuffix(space)
-        lengths, components = array.shape[len(outer) :], 1
-        if outer.endswith("c"):
-            outer, components = outer[:-1], array.shape[len(outer) - 1]
-        stored_so = variable.axes.endswith(space) and outer in ("", "n", "t", "nt") and lengths == shape
-        if not stored_so or len(variable.places) != 1 or variable.initial or components != variable.num_components:
+        if len(array.shape) != len(variable.axes):
             return None
-        steps = dict(zip(outer, array.strides, strict=False))
-        first_frame = array.place + variable.skip * steps.get("t", 0)
-        frame = int(np.prod(array.shape[len(outer) :])) * array.dtype.itemsize
-        return cls(frame, first_frame, steps.get("n", 0), steps.get("t", 0))
+        # Axes that are dropped have length one and no meaning.
+        kept = [i for i, letter in enumerate(variable.axes) if letter != ONE or array.shape[i] != 1]
+        axes = "".join(variable.axes[i] for i in kept)
+        lengths, strides = [array.shape[i] for i in kept], [array.strides[i] for i in kept]
+        num_outer = sum(letter in "nt" for letter in axes)
+        outer, inner = axes[:num_outer], axes[num_outer:]
+        channels = (variable.num_components,) if "c" in inner else ()
+        stored_so = inner.removeprefix("c") == SPACE_LETTERS[: len(shape)] and outer in ("", "n", "t", "nt")
+        if not stored_so or (*channels, *shape) != tuple(lengths[num_outer:]) or len(variable.places) != 1:
+            return None
+        if variable.initial is not None or (not channels and variable.num_components != 1):
+            return None
+        steps = dict(zip(outer, strides, strict=False))
+        frame = math.prod(lengths[num_outer:]) * array.dtype.itemsize
+        start = array.place + variable.skip * steps.get("t", 0)
+        return cls(frame, start, steps.get("n", 0), steps.get("t", 0))
+
+    def run(self, sample: int) -> int | None:
+        """``start + sample_step sample`` for frames side by side."""
+        return self.start + self.sample_step * sample if self.frame_step == self.size else None
 
     def at(self, samples: NDArray[np.int64], frames: NDArray[np.int64]) -> NDArray[np.int64]:
         """``start + sample_step sample + frame_step frame``."""
