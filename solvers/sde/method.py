@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, TypeAlias
 
 from torch import Tensor
@@ -38,6 +38,10 @@ class StochasticMethod(ABC):
     """A one-step method for ``dy = f(t, y) dt + g(t, y) dW`` with one motion per element (diagonal noise).
 
     A leaf states the calculus in which it reads the equation, its orders, what a step costs, and the step.
+
+    Args:
+        compile: run trial steps through ``torch.compile``; both coefficients must then compile as one graph. The first
+            solve takes many seconds, reuse the same coefficients: training with thousands of solves gains.
     """
 
     calculus: ClassVar[str] = "ito"
@@ -45,6 +49,8 @@ class StochasticMethod(ABC):
     weak_order: ClassVar[float]
     has_error: ClassVar[bool] = False
     num_stages: ClassVar[int] = 1  # evaluations of the drift; those of the diffusion are never more
+
+    compile: bool = field(default=False, kw_only=True)
 
     @abstractmethod
     def step(

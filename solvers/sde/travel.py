@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from neuralop_kit.solvers.errors import ShapeError
+from neuralop_kit.solvers.ode import trial
 from neuralop_kit.solvers.ode.clock import Counts
 from neuralop_kit.solvers.ode.control import StepControl
 from neuralop_kit.solvers.ode.controllers import FixedStep, Flags
@@ -31,17 +32,8 @@ class Equation:
 
     def attempt(self, t: Tensor, y: Tensor, h: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Tensor]:
         """New state, E and S; ``t`` and ``h`` are ``(rows,)``. Zero where the method has no such estimate."""
-        rms = self.control.rms
-        t, h = self.control.spread(t, y.ndim), self.control.spread(h, y.ndim)
-        new = self.method.step(self.drift, self.diffusion, t, y, h, noise)
-        # Zero, and NaN where the state is.
-        nothing = rms(new.y.detach() * 0.0)
-        error, stiffness = nothing, nothing
-        if new.error is not None:
-            error = rms(new.error / (self.atol + self.rtol * torch.maximum(y.abs(), new.y.abs())))
-        if new.slopes is not None and new.points is not None:
-            stiffness = rms(new.slopes) / rms(new.points).clamp_min(torch.finfo(y.dtype).tiny)
-        return new.y, error, stiffness
+        step = trial.compiled(attempt) if self.method.compile else attempt
+        return step(self, t, y, h, noise)
 
     @torch.no_grad()
     def begin(self, itinerary: Itinerary, y: Tensor, first_step: float | None) -> None:
@@ -73,6 +65,21 @@ class Equation:
             return y
         riders = np.where(good, np.arange(len(good)), np.argmax(good))
         return y.index_select(0, send_indices(riders, y))
+
+
+def attempt(equation: Equation, t: Tensor, y: Tensor, h: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Tensor]:
+    """The one graph that is compiled."""
+    rms = equation.control.rms
+    t, h = equation.control.spread(t, y.ndim), equation.control.spread(h, y.ndim)
+    new = equation.method.step(equation.drift, equation.diffusion, t, y, h, noise)
+    # Zero, and NaN where the state is.
+    nothing = rms(new.y.detach() * 0.0)
+    error, stiffness = nothing, nothing
+    if new.error is not None:
+        error = rms(new.error / (equation.atol + equation.rtol * torch.maximum(y.abs(), new.y.abs())))
+    if new.slopes is not None and new.points is not None:
+        stiffness = rms(new.slopes) / rms(new.points).clamp_min(torch.finfo(y.dtype).tiny)
+    return new.y, error, stiffness
 
 
 @dataclass

@@ -9,7 +9,7 @@ from scipy import stats
 from torch import Tensor
 
 from neuralop_kit.solvers.errors import ArgumentError, ConvergenceError, ShapeError
-from neuralop_kit.solvers.ode import FixedStep, PIController, odeint
+from neuralop_kit.solvers.ode import FixedStep, PIController, odeint, trial
 from neuralop_kit.solvers.sde import (
     SOSRI,
     SOSRI2,
@@ -19,6 +19,7 @@ from neuralop_kit.solvers.sde import (
     HeunStratonovich,
     Milstein,
     sdeint,
+    travel,
 )
 from neuralop_kit.solvers.status import Status
 from tests.conftest import SEED
@@ -307,3 +308,18 @@ class TestFailure:
             sdeint(lambda t, y: y, lambda t, y: y[..., None], start(2), UNIT)
         with pytest.raises(ShapeError, match="Brownian"):
             sdeint(lambda t, y: y, lambda t, y: y, start(2), UNIT, brownian=tree(3))
+
+
+def test_trial_steps_compile_as_one_graph(monkeypatch):
+    """The same numbers and gradients; without the code generator, whose time belongs to the benchmarks."""
+    graph = torch.compile(travel.attempt, fullgraph=True, backend="aot_eager")
+    monkeypatch.setattr(trial, "compiled", lambda function: graph)
+    rate, found = torch.tensor(1.3, dtype=torch.float64, requires_grad=True), []
+    for compile in (False, True):
+        solution = sdeint(
+            lambda t, y: -rate * y**2, lambda t, y: 0.3 * torch.cos(y), start(3), UNIT,
+            method=SOSRI2(compile=compile), rtol=0.1, atol=0.1, brownian=tree(3),
+        )  # fmt: skip
+        value = solution.ys.sum() + solution.stats.error.sum() + solution.stats.stiffness.sum()
+        found.append(torch.stack([value, *torch.autograd.grad(value, [rate])]))
+    assert torch.allclose(*found, rtol=1e-12)
