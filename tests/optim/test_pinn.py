@@ -104,10 +104,12 @@ def test_example_writes_its_results(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pinn_poisson", example)
     spec.loader.exec_module(example)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-    for name in ("gauss_newton", "adam"):
-        settings = example.Settings(optimizer=name, seconds=0.3, json=tmp_path / f"{name}.json", out=tmp_path / "out")
+    for problem, name in (("poisson", "gauss_newton"), ("poisson", "adam"), ("poisson5d", "ssbroyden")):
+        path = tmp_path / f"{name}.json"
+        settings = example.Settings(problem=problem, optimizer=name, seconds=0.3, json=path, out=tmp_path / "out")
         example.main(settings)
-        result = json.loads((tmp_path / f"{name}.json").read_text())
+        result = json.loads(path.read_text())
         assert 0 < result["relative_l2"] < 10
         assert result["rows"][0]["steps"] > 0
+        assert result["published"]["Adam"] > result["published"]["ENGD"]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"convergence.png", "results.json", "results.md"}
