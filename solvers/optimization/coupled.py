@@ -31,10 +31,12 @@ class CoupledProblem(LeastSquaresProblem):
 
     def normal_equations(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See :class:`LeastSquaresProblem`."""
-        cost, gradient, matrix = self.blocks.normal_equations(self._apart(w))
-        rest = self.coupling.residual(w)
-        total = cost.view(-1, self.num_blocks).sum(dim=1) + 0.5 * rest.square().sum(dim=1)
-        return total, self._join(gradient) + self._pull(rest), self._diagonal(matrix) + self._square()
+        return self._joined(w, *self.blocks.normal_equations(self._apart(w)))
+
+    def newton_equations(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See :class:`LeastSquaresProblem`."""
+        cost, gradient, square, hessian = self.blocks.newton_equations(self._apart(w))
+        return *self._joined(w, cost, gradient, square), self._diagonal(hessian) + self._square()
 
     def gradient(self, w: Tensor) -> Tensor:
         """See :class:`LeastSquaresProblem`."""
@@ -52,6 +54,12 @@ class CoupledProblem(LeastSquaresProblem):
     def detach(self) -> "CoupledProblem":
         """See :class:`LeastSquaresProblem`."""
         return CoupledProblem(self.blocks.detach(), self.num_blocks, self.coupling.detach())
+
+    def _joined(self, w: Tensor, cost: Tensor, gradient: Tensor, square: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Normal equations of the whole from those of the blocks."""
+        rest = self.coupling.residual(w)
+        total = cost.view(-1, self.num_blocks).sum(dim=1) + 0.5 * rest.square().sum(dim=1)
+        return total, self._join(gradient) + self._pull(rest), self._diagonal(square) + self._square()
 
     def _apart(self, w: Tensor) -> Tensor:
         """``(batch, K * n) -> (batch * K, n)``."""

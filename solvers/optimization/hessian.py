@@ -36,8 +36,7 @@ class HessianFactor:
     @property
     def is_definite(self) -> Tensor:
         """Which items have a Hessian that is positive definite beyond rounding."""
-        size = self.scale.shape[-1]
-        return self.condition * size * torch.finfo(self.scale.dtype).eps < 1
+        return self.condition.isfinite()
 
     @staticmethod
     def of(hessian: Tensor, *, max_condition: float | None = None) -> HessianFactor:
@@ -63,7 +62,8 @@ class HessianFactor:
         floor = largest * (eps**0.5 if max_condition is None else 1 / max_condition)
         shift = (floor - smallest).clamp_min(0.0)
         lower, _ = torch.linalg.cholesky_ex(scaled + shift.view(-1, 1, 1) * identity)
-        definite = finite & (smallest > eps * largest)
+        # Eigenvalues are known to about this.
+        definite = finite & (smallest > hessian.shape[-1] * eps * largest)
         condition = torch.where(definite, largest / smallest, torch.inf)
         return HessianFactor(scale, lower, shift, condition)
 

@@ -90,14 +90,17 @@ class PointwiseProblem(LeastSquaresProblem):
         ridge: Tensor | None = None,
     ) -> None:
         _check(terms, offsets, weights, linear)
-        self.function = function
-        self.terms = terms.contiguous()
+        self.function, self.terms = function, terms
+        # Unknowns before terms and points: a vector times all terms is one product, and what multiplies a term point by
+        # point runs along contiguous memory.
+        self._columns = terms.permute(0, 3, 1, 2).contiguous()
         self.offsets, self.weights, self.linear, self.ridge = offsets, weights, linear, ridge
         self.coefficients = tuple(c.expand(terms.shape[0], terms.shape[2]) for c in coefficients)
+        self._kept: Tensor | None = None
 
     def images(self, w: Tensor) -> Tensor:
         """``B_k w``, shape ``(batch, K, num_points)``."""
-        return times(self.terms.flatten(1, 2), w).unflatten(1, self.terms.shape[1:3])
+        return times(self._columns.flatten(2).mT, w).unflatten(1, self._columns.shape[2:])
 
     def values(self, w: Tensor) -> Tensor:
         """``tau``, shape ``(batch, K, num_points)``."""
@@ -105,9 +108,7 @@ class PointwiseProblem(LeastSquaresProblem):
 
     def equations(self, tau: Tensor) -> Tensor:
         """``a phi`` of term values, with the equations stacked first: ``(E, batch, num_points)``."""
-        value = self.function(*tau.unbind(1), *self.coefficients)
-        stacked = torch.stack(value) if isinstance(value, tuple) else value.unsqueeze(0)
-        return stacked if self.weights is None else stacked * self.weights
+        return self._at(*tau.unbind(1))
 
     def slopes(self, tau: Tensor) -> Tensor:
         """``f_k``: derivatives of ``f = 1/2 |a phi|^2`` with respect to each term, shape like ``tau``."""
@@ -128,21 +129,18 @@ class PointwiseProblem(LeastSquaresProblem):
 
     def normal_equations(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See :class:`LeastSquaresProblem`."""
-        residual, jacobian = self._equation_rows(w)
-        cost, gradient = 0.5 * residual.square().sum(-1), times(jacobian.mT, residual)
-        matrix = jacobian.mT @ jacobian
-        if self.linear is not None:
-            rest = self.linear.residual(w)
-            cost = cost + 0.5 * rest.square().sum(-1)
-            gradient = gradient + times(self.linear.matrix.mT, rest)
-        if self.ridge is not None:
-            cost = cost + 0.5 * self.ridge * w.square().sum(-1)
-            gradient = gradient + self.ridge.unsqueeze(-1) * w
-        return cost, gradient, self._with_linear_part(matrix)
+        residual, pull_back, *_ = vjp(self._at, *self.values(w).unbind(1))
+        return self._squared(w, residual, [pull_back(unit) for unit in _units(residual)])
+
+    def newton_equations(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See :class:`LeastSquaresProblem`; residual and slopes serve both parts of the Hessian."""
+        residual, slopes, curvatures = self._derivatives(w)
+        cost, gradient, square = self._squared(w, residual, slopes)
+        return cost, gradient, square, square + self._contracted(curvatures)
 
     def gradient(self, w: Tensor) -> Tensor:
         """See :class:`LeastSquaresProblem`."""
-        gradient = times(self.terms.flatten(1, 2).mT, self.slopes(self.values(w)).flatten(1, 2))
+        gradient = times(self._columns.flatten(2), self.slopes(self.values(w)).flatten(1, 2))
         if self.linear is not None:
             gradient = gradient + times(self.linear.matrix.mT, self.linear.residual(w))
         return gradient if self.ridge is None else gradient + self.ridge.unsqueeze(-1) * w
@@ -152,30 +150,13 @@ class PointwiseProblem(LeastSquaresProblem):
 
         Which ones do is read from the data, for which a GPU is waited for once: less than products with zeros cost.
         """
-        tau = self.values(w)
-        residual = self.equations(tau)
-
-        def contracted(values: Tensor) -> Tensor:
-            return (residual * self.equations(values)).sum()
-
-        _, pull_back, *_ = vjp(grad(contracted), tau)
-        count = tau.shape[1]
-        curvatures = torch.stack([pull_back(_unit(k, count, tau))[0] for k in range(count)])
-        matrix = torch.zeros(len(w), w.shape[1], w.shape[1], dtype=w.dtype, device=w.device)
-        # NaN is not zero: items that overflow stay visible.
-        present = (curvatures != 0).any(dim=-1).any(dim=1).tolist()
-        for k in range(count):
-            for j in range(k, count):
-                if present[k][j]:
-                    product = self.terms[:, k].mT @ (curvatures[k, :, j].unsqueeze(-1) * self.terms[:, j])
-                    matrix = matrix + (product if j == k else product + product.mT)
-        return matrix
+        return self._contracted(self._derivatives(w)[2])
 
     def hessian_product(self, w: Tensor, direction: Tensor) -> Tensor:
         """See :class:`LeastSquaresProblem`; linear in the number of unknowns."""
         _, pull_back, *_ = vjp(self.slopes, self.values(w))
         (change,) = pull_back(self.images(direction))
-        product = times(self.terms.flatten(1, 2).mT, change.flatten(1, 2))
+        product = times(self._columns.flatten(2), change.flatten(1, 2))
         if self.linear is not None:
             product = product + times(self.linear.matrix.mT, times(self.linear.matrix, direction))
         return product if self.ridge is None else product + self.ridge.unsqueeze(-1) * direction
@@ -191,47 +172,110 @@ class PointwiseProblem(LeastSquaresProblem):
     def with_ridge(self, ridge: Tensor) -> PointwiseProblem:
         """The same problem with another ridge."""
         problem = self._map(lambda t: t, lambda rows: rows)
-        problem.ridge = ridge
+        problem.ridge, problem._kept = ridge, None
         return problem
 
     def _map(self, one: Callable[[Tensor], Tensor], rows: Callable[[LinearRows], LinearRows]) -> PointwiseProblem:
-        return PointwiseProblem(
+        problem = PointwiseProblem(
             self.function,
-            one(self.terms),
+            one(self._columns).permute(0, 2, 3, 1),
             offsets=None if self.offsets is None else one(self.offsets),
             coefficients=[one(c) for c in self.coefficients],
             weights=None if self.weights is None else one(self.weights),
             linear=None if self.linear is None else rows(self.linear),
             ridge=None if self.ridge is None else one(self.ridge),
         )
+        problem._kept = None if self._kept is None else one(self._kept)
+        return problem
+
+    def _at(self, *tau: Tensor) -> Tensor:
+        """:meth:`equations` of the terms one by one."""
+        value = self.function(*tau, *self.coefficients)
+        stacked = torch.stack(value) if isinstance(value, tuple) else value.unsqueeze(0)
+        return stacked if self.weights is None else stacked * self.weights
 
     def _equation_rows(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of the equations alone, and their Jacobian."""
-        residual, pull_back, *_ = vjp(self.equations, self.values(w))
-        jacobians = []
-        for e in range(len(residual)):
-            (slopes,) = pull_back(_unit(e, len(residual), residual.transpose(0, 1)).transpose(0, 1))
-            jacobian = slopes[:, 0].unsqueeze(-1) * self.terms[:, 0]
-            for slope, term in zip(slopes.unbind(1)[1:], self.terms.unbind(1)[1:], strict=True):
-                jacobian.addcmul_(slope.unsqueeze(-1), term)
-            jacobians.append(jacobian)
-        joined = jacobians[0] if len(jacobians) == 1 else torch.cat(jacobians, dim=1)
-        return residual.transpose(0, 1).flatten(1), joined
+        residual, pull_back, *_ = vjp(self._at, *self.values(w).unbind(1))
+        jacobians = [self._transposed_jacobian(pull_back(unit)) for unit in _units(residual)]
+        return residual.transpose(0, 1).flatten(1), torch.cat(jacobians, dim=2).mT
 
-    def _with_linear_part(self, matrix: Tensor) -> Tensor:
-        """Add ``C^T C + ridge I``."""
+    def _transposed_jacobian(self, slopes: Sequence[Tensor]) -> Tensor:
+        """``sum_k B_k^T diag(phi_k)`` of one equation, shape ``(batch, num_unknowns, num_points)``."""
+        first, *others = self._columns.unbind(2)
+        jacobian = slopes[0].unsqueeze(1) * first
+        for slope, term in zip(slopes[1:], others, strict=True):
+            jacobian.addcmul_(slope.unsqueeze(1), term)
+        return jacobian
+
+    def _squared(
+        self, w: Tensor, residual: Tensor, slopes: Sequence[Sequence[Tensor]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Cost, gradient and ``J^T J`` of everything, from residual and slopes of the equations."""
+        cost = 0.5 * residual.square().sum(dim=(0, 2))
+        gradient, matrix = torch.zeros_like(w), self._linear_square(w)
+        for value, each in zip(residual, slopes, strict=True):
+            jacobian = self._transposed_jacobian(each)
+            gradient = gradient + times(jacobian, value)
+            matrix = torch.baddbmm(matrix, jacobian, jacobian.mT)
         if self.linear is not None:
-            matrix = matrix + self.linear.matrix.mT @ self.linear.matrix
+            rest = self.linear.residual(w)
+            cost = cost + 0.5 * rest.square().sum(-1)
+            gradient = gradient + times(self.linear.matrix.mT, rest)
         if self.ridge is not None:
-            matrix = matrix + torch.diag_embed(self.ridge.unsqueeze(-1).expand(matrix.shape[:2]))
+            cost = cost + 0.5 * self.ridge * w.square().sum(-1)
+            gradient = gradient + self.ridge.unsqueeze(-1) * w
+        return cost, gradient, matrix
+
+    def _derivatives(self, w: Tensor) -> tuple[Tensor, tuple[tuple[Tensor, ...], ...], list[tuple[Tensor, ...]]]:
+        """``a phi``, its slopes by equation and term, and ``a^2 phi . phi_kl`` by term and term."""
+
+        def slopes_of(*tau: Tensor) -> tuple[tuple[tuple[Tensor, ...], ...], Tensor]:
+            residual, pull_back, *_ = vjp(self._at, *tau)
+            return tuple(pull_back(unit) for unit in _units(residual)), residual
+
+        tau = self.values(w).unbind(1)
+        slopes, pull_back, residual = vjp(slopes_of, *tau, has_aux=True)
+        zero, count = torch.zeros_like(residual[0]), len(tau)
+        curvatures = [
+            pull_back(tuple(tuple(r if j == k else zero for j in range(count)) for r in residual)) for k in range(count)
+        ]
+        return residual, slopes, curvatures
+
+    def _contracted(self, curvatures: Sequence[Sequence[Tensor]]) -> Tensor:
+        """``sum_kl B_k^T diag(c_kl) B_l`` over the pairs with ``c_kl`` not zero."""
+        terms, count = self._columns.unbind(2), len(curvatures)
+        matrix = terms[0].new_zeros(len(terms[0]), terms[0].shape[1], terms[0].shape[1])
+        pairs = [(k, j) for k in range(count) for j in range(k, count)]
+        # NaN is not zero: items that overflow stay visible.
+        present = torch.stack([(curvatures[k][j] != 0).any() for k, j in pairs]).tolist()
+        for (k, j), is_present in zip(pairs, present, strict=True):
+            if is_present:
+                product = terms[k] @ (curvatures[k][j].unsqueeze(1) * terms[j]).mT
+                matrix = matrix + (product if j == k else product + product.mT)
         return matrix
 
+    def _linear_square(self, w: Tensor) -> Tensor:
+        """``C^T C + ridge I``, kept where no graph could be freed under it: it is the same for all ``w``."""
+        if self._kept is not None:
+            return self._kept
+        if self.linear is None:
+            square = w.new_zeros(*w.shape, w.shape[1])
+        else:
+            square = self.linear.matrix.mT @ self.linear.matrix
+        if self.ridge is not None:
+            square = square + torch.diag_embed(self.ridge.unsqueeze(-1).expand_as(w))
+        if not square.requires_grad:
+            self._kept = square
+        return square
 
-def _unit(k: int, count: int, like: Tensor) -> Tensor:
-    """One in entry ``k`` of axis 1 everywhere, zero in the others."""
-    one = torch.zeros(count, dtype=like.dtype, device=like.device)
-    one[k] = 1.0
-    return one.view(1, -1, 1).expand_as(like)
+
+def _units(residual: Tensor) -> list[Tensor]:
+    """For every equation, stacked first, one in its place and zero in the others."""
+    return [
+        torch.zeros_like(residual).index_fill_(0, torch.tensor(e, device=residual.device), 1.0)
+        for e in range(len(residual))
+    ]
 
 
 def _check(terms: Tensor, offsets: Tensor | None, weights: Tensor | None, linear: LinearRows | None) -> None:

@@ -44,9 +44,14 @@ class LeastSquaresProblem(ABC):
         residual, jacobian = self.rows(w)
         return 0.5 * residual.square().sum(dim=-1), times(jacobian.mT, residual), jacobian.mT @ jacobian
 
+    def newton_equations(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``F``, ``J^T r``, ``J^T J`` and the exact Hessian; leaves that share work between them override this."""
+        cost, gradient, square = self.normal_equations(w)
+        return cost, gradient, square, square + self.second_order(w)
+
     def hessian(self, w: Tensor) -> Tensor:
         """Exact second derivative of ``F``, shape ``(batch, num_unknowns, num_unknowns)``."""
-        return self.normal_equations(w)[2] + self.second_order(w)
+        return self.newton_equations(w)[3]
 
     def hessian_product(self, w: Tensor, direction: Tensor) -> Tensor:
         """``H(w) direction``, shape ``(batch, num_unknowns)``."""

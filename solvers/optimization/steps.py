@@ -115,10 +115,8 @@ class ExactHessian(NormalEquations):
 
     def linearize(self, problem: LeastSquaresProblem, w: Tensor) -> Linearization:
         """See :class:`StepSolver`."""
-        cost, gradient, matrix = problem.normal_equations(w)
-        return Linearization(
-            cost, gradient, matrix.diagonal(dim1=-2, dim2=-1), matrix + problem.second_order(w), gradient
-        )
+        cost, gradient, square, hessian = problem.newton_equations(w)
+        return Linearization(cost, gradient, square.diagonal(dim1=-2, dim2=-1), hessian, gradient)
 
 
 @dataclass(frozen=True)
@@ -154,5 +152,5 @@ class OrthogonalFactors(StepSolver):
 def default_steps(dtype: torch.dtype) -> tuple[StepSolver, ...]:
     """What to try, in this order: whatever the first has not brought to an end goes on with the next."""
     if dtype == torch.float64:
-        return NormalEquations(handover=1e-3), ExactHessian(), OrthogonalFactors()
+        return NormalEquations(handover=3e-2), ExactHessian(), OrthogonalFactors()
     return (OrthogonalFactors(),)

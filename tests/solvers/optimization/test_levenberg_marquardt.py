@@ -26,7 +26,7 @@ class TestProblems:
         data = draw(generator)
         structured, plain = problem(*data), DenseProblem(dense(*data), len(data[0]))
         w, s = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
-        for name in ("rows", "gradient", "hessian", "normal_equations"):
+        for name in ("rows", "gradient", "hessian", "normal_equations", "newton_equations"):
             ours, expected = getattr(structured, name)(w), getattr(plain, name)(w)
             torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
         expected = (plain.hessian(w) @ s[..., None])[..., 0]
@@ -198,6 +198,29 @@ class TestFailure:
         w[info.converged].sum().backward()
         assert shared.grad.isfinite()
         assert shared.grad != 0
+
+    def test_valleys_whose_decrease_drowns_in_rounding_converge(self, generator):
+        # Columns parallel to 1e-4: cost and residual are known to fewer digits than eps, the gradient decides. With a
+        # threshold of a few eps for the cost, 1 to 3 of 64 such items stall with a slope above 1e-10.
+        base, rest = torch.randn(64, 1, 30, 5, generator=generator, dtype=torch.float64).split((1, 4), dim=-1)
+        u = torch.cat([base, base + 1e-4 * rest[..., :3]], dim=-1)
+        v = torch.randn(u.shape, generator=generator, dtype=torch.float64)
+        target = rest[:, 0, :, 3].contiguous()
+        valley = PointwiseProblem(lambda u, v, t: u + 1e-4 * u * v - t, torch.cat([u, v], 1), coefficients=[target])
+        _, info = levenberg_marquardt(valley, torch.zeros(64, 4, dtype=torch.float64))
+        assert info.condition.median() > 1e7
+        assert info.converged.all()
+
+    def test_what_is_kept_for_later_points_follows_the_items_and_the_ridge(self, generator):
+        data = draw(generator)
+        whole, w = problem(*data), start(data)
+        before = whole.normal_equations(w)[2]
+        index = torch.tensor([2, 0])
+        torch.testing.assert_close(
+            whole.take(index).normal_equations(w[index])[2], before[index], rtol=1e-13, atol=1e-13
+        )
+        more = whole.with_ridge(whole.ridge + 1.0).normal_equations(w)[2]
+        torch.testing.assert_close(more, before + torch.eye(4, dtype=torch.float64), rtol=1e-13, atol=1e-13)
 
     def test_limit_is_reported_and_the_best_iterate_kept(self, generator):
         data = draw(generator)
