@@ -3,6 +3,7 @@
 Trainer                   the loop: any optimizer, several resolutions, killed and resumed without a trace
 EarlyStopping, Checkpoints, PerStep, PerEpoch, TensorBoardLog     what a trainer may be given
 relative_l2, relative_h1  quadrature-weighted relative errors; RelativeL2, RelativeH1 as objects with residuals
+binned_spectral_mse, well_bins, pearson   The Well's error by wavenumber, and the correlation with the truth
 rmse, nrmse, nrmse_per_step, vrmse, crmse, max_error, boundary_rmse, frmse_bands, error_shells, PDEBENCH_BANDS
                           the measures of PDEBench and The Well, by their own definitions
 pdebench_scores           all of PDEBench's at once, aggregated over samples as there
@@ -39,6 +40,7 @@ from neuralop_kit.training.saved import load_model, save_model
 from neuralop_kit.training.schedules import PerEpoch, PerStep
 from neuralop_kit.training.scores import WELL_WINDOWS, apebench_curve, apebench_score, pdebench_scores, window_means
 from neuralop_kit.training.trainer import Trainer
+from neuralop_kit.training.well_metrics import binned_spectral_mse, pearson, well_bins
 
 __all__ = [
     "Trainer",
@@ -55,6 +57,9 @@ __all__ = [
     "nrmse",
     "nrmse_per_step",
     "vrmse",
+    "binned_spectral_mse",
+    "well_bins",
+    "pearson",
     "crmse",
     "max_error",
     "boundary_rmse",

@@ -3,6 +3,7 @@
     rmse                    PDEBench: root mean square error, in the unit of the field
     nrmse, nrmse_per_step   PDEBench: root mean square error over root mean square of the target
     vrmse                   The Well: the same over the standard deviation of the target
+    binned_spectral_mse, pearson    The Well: error by wavenumber, correlation (in ``well_metrics.py``)
     max_error               PDEBench: largest absolute error
     crmse                   PDEBench: error of the conserved mean
     boundary_rmse           PDEBench: error on the edges of the box
@@ -39,8 +40,8 @@ def rmse(
     >>> rmse(torch.full((2, 1, 8), 3.0), torch.ones(2, 1, 8)).item()
     2.0
     """
-    error, _, weights = _fields(prediction, target, domain, skip_frames)
-    return _reduced(_mean(error**2, weights).sqrt(), reduction)
+    error, _, weights = fields(prediction, target, domain, skip_frames)
+    return reduced_values(mean_over_points(error**2, weights).sqrt(), reduction)
 
 
 def nrmse(
@@ -61,8 +62,10 @@ def nrmse(
     >>> nrmse(torch.zeros(2, 1, 8), torch.ones(2, 1, 8)).item()
     1.0
     """
-    error, target, weights = _fields(prediction, target, domain, skip_frames)
-    return _reduced((_mean(error**2, weights) / _mean(target**2, weights)).sqrt(), reduction)
+    error, target, weights = fields(prediction, target, domain, skip_frames)
+    return reduced_values(
+        (mean_over_points(error**2, weights) / mean_over_points(target**2, weights)).sqrt(), reduction
+    )
 
 
 def nrmse_per_step(prediction: Tensor, target: Tensor, *, domain: Domain, skip_frames: int = 0) -> Tensor:
@@ -93,11 +96,11 @@ def vrmse(
     >>> round(vrmse(torch.full_like(t, 2.5), t).item(), 5) == round((3 / 4) ** 0.5, 5)
     True
     """
-    error, target, weights = _fields(prediction, target, domain, skip_frames)
+    error, target, weights = fields(prediction, target, domain, skip_frames)
     num_points = target.shape[-1]
-    centred = target - _mean(target, weights).unsqueeze(-1)
-    variance = _mean(centred**2, weights) * (num_points / (num_points - 1))
-    return _reduced((_mean(error**2, weights) / (variance + 1e-7)).sqrt(), reduction)
+    centred = target - mean_over_points(target, weights).unsqueeze(-1)
+    variance = mean_over_points(centred**2, weights) * (num_points / (num_points - 1))
+    return reduced_values((mean_over_points(error**2, weights) / (variance + 1e-7)).sqrt(), reduction)
 
 
 def max_error(
@@ -107,8 +110,8 @@ def max_error(
 
     PDEBench's number is ``max_error(..., reduction="none").amax(dim=0).mean()`` over all samples.
     """
-    error, _, _ = _fields(prediction, target, domain, skip_frames)
-    return _reduced(error.abs().amax(dim=-1), reduction)
+    error, _, _ = fields(prediction, target, domain, skip_frames)
+    return reduced_values(error.abs().amax(dim=-1), reduction)
 
 
 def crmse(
@@ -119,8 +122,8 @@ def crmse(
     PDEBench's number is ``crmse(..., reduction="none").square().mean(dim=0).sqrt().mean()`` over all samples. Arguments
     as for :func:`nrmse`.
     """
-    error, _, weights = _fields(prediction, target, domain, skip_frames)
-    return _reduced(_mean(error, weights).abs(), reduction)
+    error, _, weights = fields(prediction, target, domain, skip_frames)
+    return reduced_values(mean_over_points(error, weights).abs(), reduction)
 
 
 def boundary_rmse(
@@ -131,7 +134,7 @@ def boundary_rmse(
     In 3-D PDEBench sums the squares over channels; that is ``boundary_rmse(..., reduction="none").square().sum(-1)``,
     then the root. Every axis counts, also periodic ones; ``domain`` only says how many there are.
     """
-    error, shape = _errors(prediction, target, domain, skip_frames)
+    error, shape = scored_errors(prediction, target, domain, skip_frames)
     total = error.new_zeros(error.shape[: error.ndim - len(shape)])
     count = 0
     for dim in range(-len(shape), 0):
@@ -139,7 +142,7 @@ def boundary_rmse(
             side = error.select(dim, end).reshape(*total.shape, -1)
             total = total + side.square().sum(dim=-1)
             count += math.prod(shape) // shape[dim]
-    return _reduced((total / count).sqrt(), reduction)
+    return reduced_values((total / count).sqrt(), reduction)
 
 
 def frmse_bands(
@@ -176,7 +179,7 @@ def frmse_bands(
     values = torch.stack([shells[..., first:end].mean(dim=-1) for first, end in bands], dim=-1)
     if reduction == "mean":
         return values.flatten(end_dim=-2).mean(dim=0)
-    return _reduced(values, reduction)
+    return reduced_values(values, reduction)
 
 
 def error_shells(prediction: Tensor, target: Tensor, *, domain: Domain | None = None, skip_frames: int = 0) -> Tensor:
@@ -185,7 +188,7 @@ def error_shells(prediction: Tensor, target: Tensor, *, domain: Domain | None = 
     Shape ``(batch, [time,] channel, num_shells)``. PDEBench's fRMSE of a band, over all samples, is
     ``error_shells(...).mean(dim=0).sqrt()[..., first:end].mean(dim=-1)``.
     """
-    error, shape = _errors(prediction, target, domain, skip_frames)
+    error, shape = scored_errors(prediction, target, domain, skip_frames)
     volume = 1.0 if domain is None else domain.measure
     scale = (volume / math.prod(shape)) ** 2
     if len(shape) == 1:
@@ -203,7 +206,7 @@ def error_shells(prediction: Tensor, target: Tensor, *, domain: Domain | None = 
     return sums.index_add_(-1, shell[kept], power[..., kept]) * scale
 
 
-def _errors(
+def scored_errors(
     prediction: Tensor, target: Tensor, domain: Domain | None, skip_frames: int
 ) -> tuple[Tensor, tuple[int, ...]]:
     """``prediction - target`` of the scored frames, and the shape of space."""
@@ -224,11 +227,11 @@ def _errors(
     return (error[:, skip_frames:] if skip_frames else error), tuple(prediction.shape[-num_dims:])
 
 
-def _fields(
+def fields(
     prediction: Tensor, target: Tensor, domain: Domain | None, skip_frames: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Error and target with space flattened into the last axis, and weights of its points that sum to one."""
-    error, shape = _errors(prediction, target, domain, skip_frames)
+    error, shape = scored_errors(prediction, target, domain, skip_frames)
     _, target = comparable(prediction, target)
     target = target[:, skip_frames:] if skip_frames else target
     start = error.ndim - len(shape)
@@ -237,12 +240,13 @@ def _fields(
     return error.flatten(start_dim=start), target.flatten(start_dim=start), weights
 
 
-def _mean(values: Tensor, weights: Tensor) -> Tensor:
+def mean_over_points(values: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean over the last axis."""
     return (values * weights).sum(dim=-1)
 
 
-def _reduced(values: Tensor, reduction: str) -> Tensor:
+def reduced_values(values: Tensor, reduction: str) -> Tensor:
+    """The mean, or the values themselves."""
     if reduction == "mean":
         return values.mean()
     if reduction == "none":
