@@ -52,6 +52,25 @@ def test_converges_as_a_graded_cloud_is_refined():
     assert ((errors_and_drift(weighted=False)[2] - limit).norm() / limit.norm()).item() > 5 * drift
 
 
+def test_converges_as_the_grid_of_a_call_is_refined():
+    model, (points, weights) = make(), cloud(33)
+    u = values(points)[None]
+    on = {n: model(u, points, QUERIES, weights=weights, grid=(n, n)) for n in (9, 17, 33, 65)}
+    assert torch.equal(on[9], model(u, points, QUERIES, weights=weights))
+    # Relative to what changes from query to query; biases are most of an untrained output.
+    size = on[65].std(dim=2).norm() * len(QUERIES) ** 0.5
+    steps = [((a - b).norm() / size).item() for a, b in itertools.pairwise(on.values())]
+    assert steps[2] < steps[0] / 8, steps
+    oblong = model(u, points, QUERIES, weights=weights, grid=(65, 33))
+    assert ((on[65] - oblong).norm() / size).item() < 3 * steps[1]
+    # Negative control: balls that shrink with the spacing, as a number of pixels would.
+    shrunk = []
+    for n in (33, 65):
+        model.decode.radius = model.encode.radius = 0.25 * 8 / (n - 1)
+        shrunk.append(model(u, points, QUERIES, weights=weights, grid=(n, n)))
+    assert ((shrunk[1] - shrunk[0]).norm() / size).item() > 20 * steps[2]
+
+
 def test_a_point_split_in_two_changes_nothing():
     model, (points, weights) = make(), cloud(17)
     twice = torch.cat((points, points)), torch.cat((weights / 2, weights / 2))
@@ -100,6 +119,8 @@ def test_float32_and_config():
 def test_bad_arguments_are_refused():
     with pytest.raises(DomainError, match="finer than the radius"):
         make(radius=0.1)
+    with pytest.raises(DomainError, match="finer than the radius"):
+        make()(torch.ones(1, 2, 5).double(), torch.rand(5, 2).double(), grid=(3, 9))
     with pytest.raises(ArgumentError, match="expected"):
         make(width=0)
     with pytest.raises(ShapeError, match="expected"):
