@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
+from neuralop_kit.optim.sharded import ELEMENTWISE, refuse_sharded
 from neuralop_kit.solvers.errors import ArgumentError
 
 Group = dict[str, Any]
@@ -28,9 +29,14 @@ class KitOptimizer(Optimizer):
 
     States are kept in float32 at least, also for bfloat16 parameters, and keep their dtype through ``load_state_dict``;
     they hold tensors and plain numbers only, so that checkpoints load with ``weights_only=True``.
+
+    A rule that cannot work on parts of a weight says why in :attr:`needs_whole`, and what to do in :attr:`instead`;
+    DTensors (FSDP2) are then refused.
     """
 
     step_kind: ClassVar[StepKind] = "gradient"
+    needs_whole: ClassVar[str] = ""
+    instead: ClassVar[str] = f"keep the model whole with DistributedDataParallel, or take {ELEMENTWISE}"
 
     def __init__(self, params: ParamsT, defaults: Group) -> None:
         super().__init__(params, defaults)
@@ -40,6 +46,9 @@ class KitOptimizer(Optimizer):
     def add_param_group(self, param_group: Group) -> None:
         """Add a group; its options are checked like those of the constructor."""
         super().add_param_group(param_group)
+        if self.needs_whole:
+            parameters = self.param_groups[-1]["params"]
+            refuse_sharded(parameters, type(self).__name__, self.needs_whole, self.instead)
         self.check_group(self.param_groups[-1])
 
     def __getstate__(self) -> Group:

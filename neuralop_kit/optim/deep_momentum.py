@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from neuralop_kit.optim.base import Group, KitOptimizer, State, check_fractions, real_view, state_dtype
+from neuralop_kit.optim.sharded import placed_like
 from neuralop_kit.solvers.errors import ArgumentError
 
 
@@ -64,7 +65,7 @@ class DeltaMomentum(KitOptimizer):
             memory = state["memory"]
             g = _rows(gradient).to(memory.dtype)
             scale = group["rate"] / g.square().sum().clamp_min(torch.finfo(g.dtype).tiny)
-            forgotten = scale * (memory @ g.T) @ g
+            forgotten = placed_like(scale * (memory @ g.T) @ g, memory)
             memory.mul_(group["alpha"]).sub_(forgotten).sub_(g)
             _move(parameter, group["lr"] * memory, group)
 
@@ -99,6 +100,8 @@ class DeepMomentum(KitOptimizer):
     >>> weight.square().sum().backward()
     >>> _ = optimizer.step()
     """
+
+    needs_whole = "has one memory for all rows of a weight"
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralop_kit.optim.base import Group, KitOptimizer, State, check_nonnegative, state_dtype
+from neuralop_kit.optim.sharded import is_sharded, summed_over_processes
 from neuralop_kit.solvers.errors import ArgumentError
 
 
@@ -30,6 +31,9 @@ class DeltaGD(KitOptimizer):
         weight_decay: decoupled, >= 0, on all weights.
         maximize: climb instead of descend.
 
+    In data-parallel training C is that of the joined batch of all processes; with ``fully_shard`` each of them solves
+    for its rows of W.
+
     Cost: one product with and one factorisation of a matrix of the layer's input size, per layer and step.
     Source: Behrouz et al. (2025), "Nested learning", eq. 56-57; the batch form is ours.
 
@@ -51,14 +55,19 @@ class DeltaGD(KitOptimizer):
         defaults = {"lr": lr, "decay_coef": decay_coef, "weight_decay": weight_decay, "maximize": maximize}
         super().__init__(model.parameters(), defaults)
         self._inputs: dict[Tensor, _SecondMoment] = {}
-        self._hooks = [
-            module.register_forward_pre_hook(self._watch) for module in model.modules() if isinstance(module, nn.Linear)
-        ]
+        # Taken now: while a sharded layer runs, its weight is another tensor, put together for the moment.
+        self._weights = {module: module.weight for module in model.modules() if isinstance(module, nn.Linear)}
+        self._hooks = [module.register_forward_pre_hook(self._watch) for module in self._weights]
 
     def check_group(self, group: Group) -> None:
         """The decay coefficient is not negative."""
         super().check_group(group)
         check_nonnegative("decay_coef", group["decay_coef"] or 0.0)
+
+    def __getstate__(self) -> Group:
+        # A copy watches the copy of the model.
+        names = ("_inputs", "_weights", "_hooks")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in names}}
 
     def close(self) -> None:
         """Remove the hooks; the model is as before."""
@@ -66,8 +75,8 @@ class DeltaGD(KitOptimizer):
             hook.remove()
 
     def _watch(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        weight = module.weight
-        if module.training and torch.is_grad_enabled() and isinstance(weight, Tensor):
+        if module.training and torch.is_grad_enabled() and isinstance(module, nn.Linear):
+            weight = self._weights[module]
             self._inputs.setdefault(weight, _SecondMoment()).add(inputs[0].detach(), state_dtype(weight))
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -88,6 +97,7 @@ class DeltaGD(KitOptimizer):
                 parameter.add_(gradient, alpha=-lr)
                 continue
             moment = self._inputs[parameter].mean()
+            parameter, gradient = _rows(parameter), _rows(gradient)
             weight, slope = parameter.to(moment.dtype), gradient.to(moment.dtype)
             if decay is None:
                 system = torch.eye(len(moment), dtype=moment.dtype, device=moment.device) + lr * moment
@@ -112,7 +122,22 @@ class _SecondMoment:
         self.count += len(rows)
 
     def mean(self) -> Tensor:
-        """The mean of ``x x^T``."""
+        """The mean of ``x x^T``, over all processes."""
         if self.total is None:
             raise ArgumentError("expected inputs of the layer, got none; call the model before the step")
-        return self.total / self.count
+        count = self.total.new_tensor([float(self.count)])
+        joined = summed_over_processes(torch.cat([self.total.flatten(), count]))
+        return joined[:-1].view(self.total.shape) / joined[-1]
+
+
+def _rows(weight: Tensor) -> Tensor:
+    """The rows of a weight that this process has; writing to them writes to the weight."""
+    if not is_sharded(weight):
+        return weight
+    if any(placement.is_shard() and not placement.is_shard(0) for placement in weight.placements):  # type: ignore[attr-defined]
+        raise ArgumentError(
+            f"expected whole rows of weights for DeltaGD, got a DTensor with placements {weight.placements}; "  # type: ignore[attr-defined]
+            "shard along axis 0, as fully_shard does"
+        )
+    local: Tensor = weight.to_local()  # type: ignore[attr-defined]
+    return local

@@ -33,6 +33,8 @@ class ForwardGradient(ZerothOrder):
     True
     """
 
+    needs_whole = "follows the parameters themselves through the loss"
+
     def __init__(
         self,
         params: ParamsT,

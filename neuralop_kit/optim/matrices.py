@@ -70,6 +70,8 @@ class MatrixOptimizer(KitOptimizer):
     the options of the leaf, ``lr``, ``weight_decay``, ``adam_betas``, ``eps`` and ``complex_weights``.
     """
 
+    needs_whole = "treats every weight as one matrix"
+
     def check_group(self, group: Group) -> None:
         """Adam's betas are in [0, 1)."""
         super().check_group(group)

@@ -57,6 +57,8 @@ class NodePerturbation(ZerothOrder):
     True
     """
 
+    needs_whole = "finds layers by the parameters that they are called with"
+
     def __init__(
         self,
         params: ParamsT,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from neuralop_kit.optim.base import real_view, state_dtype
+from neuralop_kit.optim.sharded import is_sharded, shard_like
 
 
 class Noise(ABC):
@@ -16,10 +17,17 @@ class Noise(ABC):
         """Fill ``zeros``, a real floating tensor, with draws."""
 
     def sample_like(self, parameter: Tensor, generator: torch.Generator) -> Tensor:
-        """Draws of the shape, dtype and device of ``parameter``; both parts of a complex number are drawn."""
-        wide = torch.zeros_like(parameter, dtype=state_dtype(parameter), requires_grad=False)
+        """Draws of the shape, dtype and device of ``parameter``; both parts of a complex number are drawn.
+
+        Of a DTensor every process draws the whole and keeps its part: noise does not depend on how it is sharded.
+        """
+        dtype = state_dtype(parameter)
+        if is_sharded(parameter):
+            wide = torch.zeros(parameter.shape, dtype=dtype, device=parameter.device)
+        else:
+            wide = torch.zeros_like(parameter, dtype=dtype, requires_grad=False)
         self.sample(real_view(wide), generator)
-        return wide.to(parameter.dtype)
+        return shard_like(wide.to(parameter.dtype), parameter)
 
 
 class Gaussian(Noise):

@@ -34,6 +34,7 @@ class QuasiNewton(KitOptimizer):
 
     step_kind: ClassVar[StepKind] = "closure"
     _step_supports_amp_scaling = False
+    needs_whole = "takes all weights as one vector"
 
     def __init__(
         self, params: ParamsT, lr: float = 1.0, *, c1: float = 1e-4, c2: float = 0.9, max_evaluations: int = 25

@@ -135,6 +135,16 @@ def test_state_needs_nothing(layer):
     assert resumed.param_groups[0]["lr"] == 0.2
 
 
+def test_a_copy_watches_the_copy_of_the_model(layer):
+    optimizer = DeltaGD(layer, 0.2)
+    other, other_optimizer = copy.deepcopy((layer, optimizer))
+    x = torch.randn(5, 4, dtype=torch.float64)
+    for model, owner in ((layer, optimizer), (other, other_optimizer)):
+        backward(model, x)
+        owner.step()
+    assert torch.equal(layer.weight, other.weight)
+
+
 def test_bad_values_are_refused(layer):
     with pytest.raises(ArgumentError, match="decay_coef"):
         DeltaGD(layer, 0.1, decay_coef=-1.0)

@@ -68,6 +68,10 @@ class GramOptimizer(KitOptimizer):
 
     step_kind: ClassVar[StepKind] = "residual"
     _step_supports_amp_scaling = False
+    needs_whole = "takes all weights as one vector"
+    instead = (
+        "shard the model by hand and use engine=Sharded(), or keep it whole on every rank and use engine=DataParallel()"
+    )
 
     def __init__(
         self,
@@ -138,11 +142,6 @@ class LinearProblem:
         rows = [(p, group) for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         if not rows:
             raise ArgumentError("expected parameters with requires_grad, got none; unfreeze some of them")
-        if any(hasattr(p, "to_local") for p, _ in rows):
-            raise ArgumentError(
-                "expected plain tensors as parameters, got a DTensor; shard the model by hand and use Sharded, "
-                "or keep it whole on every rank and use DataParallel"
-            )
         self.parameters = [p for p, _ in rows]
         self.rates, self.decays = (_per_weight(rows, name) for name in ("lr", "weight_decay"))
         self.num_trials = 0
