@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from neuralop_kit.layers.resample import Resample
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError, DomainError, MissingExtraError
+from neuralop_kit.solvers.sphere import SphereDomain
 
 Grid = tuple[int, ...]
 
@@ -206,7 +207,14 @@ def _ratio(difference: float, size: float) -> float:
 
 
 def _floor(finest: Tensor, shape: Grid, domain: Domain) -> float:
-    """Share of the finest sample beyond the Nyquist wavenumber of a grid; between walls, of its mirror image."""
+    """Share of the finest sample beyond the Nyquist wavenumber of a grid, of its mirror image between walls.
+
+    On a sphere, what is beyond the harmonics that the grid carries.
+    """
+    if isinstance(domain, SphereDomain):
+        resample, weights = Resample(domain), domain.weights(tuple(finest.shape[2:]), dtype=finest.dtype)
+        lost = finest - resample(resample(finest, shape), tuple(finest.shape[2:]))
+        return _ratio((weights * lost**2).sum().sqrt().item(), (weights * finest**2).sum().sqrt().item())
     spectrum, kept = finest, torch.ones((), dtype=torch.bool)
     for index, (n, axis) in enumerate(zip(shape, domain.axes, strict=True)):
         dim = 2 + index

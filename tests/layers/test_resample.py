@@ -235,5 +235,7 @@ def test_bad_input_is_refused():
     for rule in (Trigonometric(), CosineSeries()):
         with pytest.raises(DomainError, match="expected"):
             Resample(walls, interpolation=rule)
-    with pytest.raises(DomainError, match="expected"):
-        Resample(Domain.sphere())
+    with pytest.raises(DomainError, match="leave it out"):
+        Resample(Domain.sphere(), interpolation=Cubic())
+    with pytest.raises(DomainError, match="three axes"):
+        Resample(Domain.periodic((1.0,) * 4))
