@@ -105,29 +105,44 @@ class BrownianTree:
         self._elements = name_keys(elements, int(seeds[1]))
         # Level l has 2^l nodes; they are numbered 2^l, 2^l + 1, ... as in a heap, and the whole interval is number 0.
         self._levels = 2.0 ** torch.arange(depth + 1, dtype=torch.float64, device=device)
+        length = self.stop - self.start
+        self._polynomials = _polynomials(length, length / self._levels[:-1])
 
     def at(self, t: Tensor | float) -> BrownianPoint:
         """The path at ``t``: a number, or one per sample, ``(batch,)``; NaN outside of ``[start, stop]``."""
         times = torch.as_tensor(t, dtype=torch.float64, device=self._elements.device).reshape(-1)
-        length = self.stop - self.start
-        place = (times - self.start) / length
+        place = (times - self.start) / (self.stop - self.start)
         # At the very end the last node is the right one, and the place in it is 1.
         scaled = self._levels[:, None] * place
-        node = torch.minimum(scaled.floor(), self._levels[:, None] - 1).clamp_min(0)
+        node = torch.minimum(scaled.floor(), self._levels[:, None] - 1).clamp_min_(0)
         names = torch.cat([torch.zeros_like(node[:1]), self._levels[:, None] + node]).long()
-        for_value, for_area = _weights(place, scaled - node, length / self._levels[:, None], length)
-        keys = name_keys(names, self._seed)[..., None] + self._elements
-        first, second = normal_pairs(keys)
-        outside = torch.where((place >= 0) & (place <= 1), 0.0, torch.nan)[:, None]
-        return BrownianPoint(*(
-            ((weights[0][..., None] * first).sum(0) + (weights[1][..., None] * second).sum(0) + outside).view(self.size)
-            for weights in (for_value, for_area)
-        ))  # fmt: skip
+        weights = self._weights(place, scaled - node)
+        numbers = normal_pairs(name_keys(names, self._seed)[..., None] + self._elements)
+        if len(times) == 1:
+            value, area = weights.view(2, -1) @ numbers.view(2 * len(names), -1)
+        else:
+            value, area = (weights.unflatten(0, (2, 2))[..., None] * numbers).sum(dim=(1, 2))
+        outside = torch.where((place >= 0) & (place <= 1), 0.0, torch.nan)
+        return BrownianPoint(*((x.view(len(times), -1) + outside[:, None]).view(self.size) for x in (value, area)))
 
     def increment(self, s: Tensor | float, t: Tensor | float) -> BrownianIncrement:
         """What happened from ``s`` to ``t``, two numbers or ``(batch,)`` each, ``s < t``."""
         lengths = torch.as_tensor(t, dtype=torch.float64, device=self._elements.device) - s
         return increment_between(self.at(s), self.at(t), lengths.reshape(-1, *[1] * (len(self.size) - 1)))
+
+    def _weights(self, place: Tensor, inside: Tensor) -> Tensor:
+        """Of the two numbers of each node in W(t), and of both in its integral: ``(4, depth + 2, times)``.
+
+        Args:
+            place: of t in the whole interval, 0 to 1, ``(times,)``.
+            inside: of t in the node of each level, ``(depth + 1, times)``; the last level are the leaves.
+        """
+        branch = inside[:-1]
+        x = torch.cat([place[None], 2 * torch.minimum(branch, 1 - branch)])
+        linear, square, cube = self._polynomials
+        found = ((cube * x + square) * x + linear) * x
+        found[1:3, 1:] *= torch.where(branch < 0.5, 1.0, -1.0)
+        return torch.cat([found, _leaf(inside[-1], (self.stop - self.start) / 2**self.depth)[:, None]], dim=1)
 
 
 def increment_between(left: BrownianPoint, right: BrownianPoint, h: Tensor) -> BrownianIncrement:
@@ -141,49 +156,35 @@ def increment_between(left: BrownianPoint, right: BrownianPoint, h: Tensor) -> B
     return BrownianIncrement(value, (right.area - left.area) / h - left.value - value / 2)
 
 
-Pair = tuple[Tensor, Tensor]
+def _polynomials(length: float, lengths: Tensor) -> Tensor:
+    """Coefficients of x, x^2 and x^3 in the weights: of both numbers in W and in its integral; ``(3, 4, nodes, 1)``.
 
+    For the whole interval, first, x is the place of t and the weights are the mean of the path given its W and H:
 
-def _weights(place: Tensor, inside: Tensor, lengths: Tensor, length: float) -> tuple[Pair, Pair]:
-    """Weights of the two numbers of each node in W(t) and in its integral; ``(depth + 2, times)`` each.
+        v x,   6 a x (1 - x),   L v x^2 / 2,   L a x^2 (3 - 2 x),      v = sqrt(L), a = sqrt(L / 12)
+
+    For a node, x is the distance from its nearer end in units of half its length l. Its left half gets z xi in W and
+    (n eta - z xi) / 2 in H, the right half -z xi and -(n eta + z xi) / 2, with z = sqrt(l) / 4, n = sqrt(l / 12). The
+    second and the third weight change their sign in the right half:
+
+        z x (3 x - 2),   3 n x (1 - x),   -l z x^2 (1 - x) / 2,   l n x^2 (3 - 2 x) / 4
 
     Args:
-        place: of t in the whole interval, 0 to 1, ``(times,)``.
-        inside: of t in the node of each level, ``(depth + 1, times)``; the last level are the leaves.
-        lengths: of the nodes, ``(depth + 1, 1)``.
         length: of the whole interval.
+        lengths: of the nodes by level, without the leaves, ``(depth,)``.
     """
-    trunk = _trunk(place, length)
-    nodes = _nodes(inside[:-1], lengths[:-1])
-    leaf = _leaf(inside[-1], lengths[-1])
-    rows = [torch.cat([a[None], b, c[None]]) for a, b, c in zip(trunk, nodes, leaf, strict=True)]
-    return (rows[0], rows[1]), (rows[2], rows[3])
+    v, a = torch.tensor([length, length / 12], dtype=lengths.dtype, device=lengths.device).sqrt()[:, None]
+    z, n, zero = lengths.sqrt() / 4, (lengths / 12).sqrt(), torch.zeros_like(lengths)
+    nought = torch.zeros_like(v)
+    trunk = [[v, 6 * a, nought, nought], [nought, -6 * a, length * v / 2, 3 * length * a],
+             [nought, nought, nought, -2 * length * a]]  # fmt: skip
+    nodes = [[-2 * z, 3 * n, zero, zero], [3 * z, -3 * n, -lengths * z / 2, 0.75 * lengths * n],
+             [zero, zero, lengths * z / 2, -lengths * n / 2]]  # fmt: skip
+    rows = [[torch.cat(pair) for pair in zip(*powers, strict=True)] for powers in zip(trunk, nodes, strict=True)]
+    return torch.stack([torch.stack(row) for row in rows])[..., None]
 
 
-def _trunk(x: Tensor, length: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Mean of the path and of its integral, given W and H of the whole interval."""
-    value, area = math.sqrt(length), math.sqrt(length / 12)
-    return value * x, 6 * area * x * (1 - x), length * value * x**2 / 2, length * area * x**2 * (3 - 2 * x)
-
-
-def _nodes(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What the halves of a node do beside the mean.
-
-    The left half gets z = sqrt(length)/4 xi in W and (n - z)/2 in H, the right half -z and -(n + z)/2, with
-    n = sqrt(length/12) eta; ``y`` is the distance from the nearer end of the node in units of half its length.
-    """
-    y = 2 * torch.minimum(x, 1 - x)
-    side = torch.where(x < 0.5, 1.0, -1.0)
-    z, n = lengths.sqrt() / 4, (lengths / 12).sqrt()
-    return (
-        z * y * (3 * y - 2),
-        n * 3 * y * (1 - y) * side,
-        z * lengths / 2 * y**2 * (y - 1) * side,
-        n * lengths / 4 * y**2 * (3 - 2 * y),
-    )
-
-
-def _leaf(x: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _leaf(x: Tensor, length: float) -> Tensor:
     """The law of one more point in a leaf, beside its mean: W from the first number, the integral from both."""
     left, right = x**3, (1 - x) ** 3
     size = (left + right).sqrt()
@@ -191,5 +192,5 @@ def _leaf(x: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     value = size * root
     first = x * value / 2 - left * root / (2 * size)
     second = (3 * left * right).clamp_min(0).sqrt() / (6 * size)
-    scale = length.sqrt()
-    return scale * value, torch.zeros_like(x), length * scale * first, length * scale * second
+    scale = math.sqrt(length)
+    return torch.stack([scale * value, torch.zeros_like(x), length * scale * first, length * scale * second])

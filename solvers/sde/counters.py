@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 _GOLDEN = -0x61C8864680B583EB  # 2^64 / golden ratio, odd, as a signed number
@@ -23,10 +24,12 @@ def mix(keys: Tensor) -> Tensor:
     >>> mix(torch.tensor([0, 1])).tolist()
     [0, 6238072747940578789]
     """
-    x = keys
+    x = keys.clone()
     for shift, factor in zip(_SHIFTS, (*_FACTORS, 1), strict=True):
         # The shift of a signed number copies its sign; the mask takes the copies away.
-        x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
+        x ^= (x >> shift).bitwise_and_((1 << (64 - shift)) - 1)
+        if factor != 1:
+            x *= factor
     return x
 
 
@@ -40,13 +43,16 @@ def name_keys(names: Tensor, seed: int) -> Tensor:
     return mix(mix(names * _GOLDEN + seed))
 
 
-def normal_pairs(keys: Tensor) -> tuple[Tensor, Tensor]:
+def normal_pairs(keys: Tensor) -> Tensor:
     """Two independent standard normal numbers per key, float64, by the transform of Box and Muller.
 
     Each half of the mixed key makes a uniform number of 32 bits: the largest value is 6.8.
 
     Args:
         keys: int64, any shape.
+
+    Returns:
+        Both, along a new first axis.
 
     >>> import torch
     >>> x, y = normal_pairs(torch.arange(100_000))
@@ -56,4 +62,4 @@ def normal_pairs(keys: Tensor) -> tuple[Tensor, Tensor]:
     bits = mix(keys)
     radius = (((bits >> 32) & _LOW).double().add_(0.5).mul_(2.0**-32)).log_().mul_(-2.0).sqrt_()
     angle = (bits & _LOW).double().mul_(2 * math.pi * 2.0**-32)
-    return angle.cos().mul_(radius), angle.sin_().mul_(radius)
+    return torch.stack([angle.cos(), angle.sin_()]).mul_(radius)
