@@ -1,6 +1,6 @@
-"""Recurrent networks along an axis: a gated cell is one Euler step of an ordinary differential equation."""
+"""Recurrent networks along an axis: a gated cell is one large step of an ordinary differential equation."""
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,14 +9,21 @@ from torch import Tensor, nn
 from neuralop_kit.convert.grid import Line, Size, as_line, is_free
 from neuralop_kit.convert.registry import Call, Conversion, Refusal, adopt, register_rule
 
+Cell = Callable[[Tensor, tuple[Tensor, ...], list[Any]], tuple[Tensor, ...]]
 
-class EulerRecurrence(nn.Module):
-    """GRU, LSTM or RNN whose step is a fraction of the trained one.
 
-        h(t + dt) = h(t) + dt/dt0 (cell(u, h) - h)
+class SteppedRecurrence(nn.Module):
+    """GRU, LSTM or RNN whose step is a fraction ``s = dt/dt0`` of the trained one.
 
-    which is the cell itself at ``dt = dt0``. The input before the first point is taken to be its first value.
-    Time is sequential: one step after the other, in Python, wherever the grid is finer than the reference.
+        h' = f(u, h) / dt0,      f(u, h) = cell(u, h) - h
+        h(t + dt) = h(t) + s [s f_e + (1 - s) f_m],      f_e = f(u(t + dt), h(t)),
+                                                         f_m = f(u(t + dt/2), h(t) + s f_e / 2)
+
+    At ``s = 1`` this is Euler's rule, and the cell itself. As ``s`` falls it becomes the midpoint rule: what is left of
+    Euler's is ``s`` times an error of ``O(s^2)`` per step, so the order is two, not Euler's one.
+
+    The input before the first point is taken to be its first value. Time is sequential: one step after the other, in
+    Python, wherever the grid is finer than the reference.
     """
 
     line: Line
@@ -51,15 +58,17 @@ class EulerRecurrence(nn.Module):
         weights = [getattr(self, name, None) for name in names]
         zero = steps.new_zeros(steps.shape[1], self.hidden_size)
         state: tuple[Tensor, ...] = (zero, zero) if self.mode == "LSTM" else (zero,)
-        # The trained network has made one whole step when it arrives at its first point.
-        offset = self.line.offset
-        before = math.floor(ratio * (1 - offset) + offset) - 1
-        outputs = []
-        for index in range(-before, steps.shape[0]):
-            new = _CELLS[self.mode](steps[max(index, 0)], state, weights)
-            state = tuple(old + (value - old) / ratio for old, value in zip(state, new, strict=True))
-            if index >= 0:
-                outputs.append(state[0])
+        # The trained network has made one whole step when it arrives at its first point; a finer grid begins
+        # elsewhere, and takes the time from there in whole steps behind a part of one.
+        offset = int(2 * self.line.offset)
+        whole, half = divmod(ratio * (2 - offset) + offset, 2)
+        cell, outputs = _CELLS[self.mode], []
+        for size in [0.5 / ratio] * half + [1 / ratio] * whole:
+            state = _step(cell, steps[0], steps[0], state, weights, size)
+        outputs.append(state[0])
+        for index in range(1, steps.shape[0]):
+            state = _step(cell, steps[index - 1], steps[index], state, weights, 1 / ratio)
+            outputs.append(state[0])
         return torch.stack(outputs), state
 
     def _trained(self, u: Tensor) -> tuple[Tensor, Any]:
@@ -85,6 +94,19 @@ class EulerRecurrence(nn.Module):
         return values, state
 
 
+def _step(
+    cell: Cell, before: Tensor, u: Tensor, state: tuple[Tensor, ...], weights: list[Any], size: float
+) -> tuple[Tensor, ...]:
+    """One step of ``size`` trained ones, from where the input is ``before`` to where it is ``u``."""
+    euler = [new - old for new, old in zip(cell(u, state, weights), state, strict=True)]
+    if size == 1:
+        return tuple(old + slope for old, slope in zip(state, euler, strict=True))
+    half = tuple(old + size / 2 * slope for old, slope in zip(state, euler, strict=True))
+    middle = [new - old for new, old in zip(cell((before + u) / 2, half, weights), half, strict=True)]
+    slopes = (size * first + (1 - size) * second for first, second in zip(euler, middle, strict=True))
+    return tuple(old + size * slope for old, slope in zip(state, slopes, strict=True))
+
+
 def _lstm(u: Tensor, state: tuple[Tensor, ...], weights: list[Any]) -> tuple[Tensor, ...]:
     return torch.lstm_cell(u, state, *weights)
 
@@ -102,7 +124,7 @@ def _relu(u: Tensor, state: tuple[Tensor, ...], weights: list[Any]) -> tuple[Ten
 
 
 _FUSED: dict[str, Any] = {"GRU": torch.gru, "RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu}
-_CELLS: dict[str, Any] = {"LSTM": _lstm, "GRU": _gru, "RNN_TANH": _tanh, "RNN_RELU": _relu}
+_CELLS: dict[str, Cell] = {"LSTM": _lstm, "GRU": _gru, "RNN_TANH": _tanh, "RNN_RELU": _relu}
 
 
 @register_rule(nn.GRU, nn.LSTM, nn.RNN)
@@ -126,8 +148,8 @@ def recurrence(call: Call) -> Conversion:
         raise Refusal("its initial state is given; start from zero")
     if getattr(module, "proj_size", 0):
         raise Refusal("projections inside of an LSTM have no rule; put a Linear behind it")
-    converted = adopt(module, EulerRecurrence, line=line)
-    return Conversion((target, state), "recurrence, Euler step", target=converted, limit="order 1")
+    converted = adopt(module, SteppedRecurrence, line=line)
+    return Conversion((target, state), "recurrence, smaller steps", target=converted, limit="order 2")
 
 
 @register_rule(nn.GRUCell, nn.LSTMCell, nn.RNNCell)
