@@ -62,6 +62,7 @@ from neuralop_kit.solvers.pde.exponential import ETDRK2, ETDRK4
 from neuralop_kit.solvers.pde.finite_volume import FiniteVolumeStepper, Outflow, SlipWalls
 from neuralop_kit.solvers.pde.fisher import Fisher
 from neuralop_kit.solvers.pde.helmholtz import Helmholtz
+from neuralop_kit.solvers.pde.incompressible import IncompressibleFlow
 from neuralop_kit.solvers.pde.initial_waves import DocumentedWaves, PublishedWaves, TruncatedFourier
 from neuralop_kit.solvers.pde.kuramoto_sivashinsky import KuramotoSivashinsky
 from neuralop_kit.solvers.pde.limiters import Central, Minmod, MonotonizedCentral, VanLeer
@@ -147,6 +148,7 @@ __all__ = [
     "Fisher",
     "Wave",
     "NavierStokes2D",
+    "IncompressibleFlow",
     "SpectralStepper",
     "ETDRK2",
     "ETDRK4",
