@@ -1,5 +1,6 @@
 """Darcy flow through random media: permeability to pressure."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -37,6 +38,7 @@ class DarcyFlow(Problem):
         setting: their name.
         forcing: ``f``.
         domain: a square.
+        contrast: largest over smallest permeability, where it does not follow from parameters ``high`` and ``low``.
 
     >>> from neuralop_kit.datasets import PROBLEMS
     >>> samples = PROBLEMS["darcy"].sample([torch.Generator().manual_seed(0)], (32, 32))
@@ -58,6 +60,7 @@ class DarcyFlow(Problem):
         setting: str = "",
         forcing: float = 1.0,
         domain: Domain = UNIT_SQUARE,
+        contrast: float | None = None,
     ) -> None:
         (start, stop) = domain.axes[0].start, domain.axes[0].stop
         self.domain = domain
@@ -68,6 +71,7 @@ class DarcyFlow(Problem):
         self.forcing = forcing
         self.source = source
         self.parameters = {"forcing": Parameter(forcing, "1", "right-hand side f"), **parameters}
+        self.contrast = contrast
         self._solver = Darcy(self.domain)
 
     def sample(self, generators: Sequence[torch.Generator], shape: Sequence[int]) -> Samples:
@@ -77,9 +81,10 @@ class DarcyFlow(Problem):
         return Samples(input=a, target=u, converged=info.converged)
 
     def difficulty(self, shape: Sequence[int]) -> dict[str, float]:
-        """How much more permeable one material is than the other, where there are two."""
+        """How much more permeable some places are than others."""
         values = [self.parameters[name].value for name in ("high", "low") if name in self.parameters]
-        return {"contrast": max(values) / min(values)} if values else {}
+        contrast = max(values) / min(values) if values else self.contrast
+        return {} if contrast is None else {"contrast": contrast}
 
 
 def two_phase(name: str, coefficient: TwoPhase, *, source: str, setting: str) -> DarcyFlow:
@@ -115,7 +120,9 @@ def log_normal(name: str, coefficient: LogNormal, *, source: str) -> DarcyFlow:
         "median": Parameter(coefficient.median, "1", "median of the permeability"),
         **_field_parameters(coefficient.field),
     }
-    return DarcyFlow(name, coefficient, parameters=parameters, source=source)
+    # From two standard deviations below the median to two above it.
+    spread = 4 * coefficient.field.average_variance((64, 64)) ** 0.5
+    return DarcyFlow(name, coefficient, parameters=parameters, source=source, contrast=math.exp(spread))
 
 
 def _field_parameters(field: GaussianRandomField) -> dict[str, Parameter]:
@@ -152,5 +159,7 @@ DARCY_MULTISCALE = DarcyFlow(
     "finite elements. Below 512 points per axis the finest scale is not resolved",
     setting="mgno",
     domain=CENTRED_SQUARE,
+    # Each of twelve factors lies between 1/2 and 3/2.
+    contrast=3.0**12,
 )
 DARCY_PDEBENCH = tuple(map(pdebench, (0.01, 0.1, 1.0, 10.0, 100.0)))

@@ -3,6 +3,8 @@
 import math
 from functools import partial
 
+import torch
+
 from neuralop_kit.datasets.description import Parameter
 from neuralop_kit.datasets.problems.difficulty import Difficulty
 from neuralop_kit.datasets.problems.trajectories import Trajectories
@@ -12,10 +14,12 @@ from neuralop_kit.solvers.pde.burgers import Burgers
 from neuralop_kit.solvers.pde.compressible import CompressibleNavierStokes
 from neuralop_kit.solvers.pde.diffusion_sorption import DiffusionSorption
 from neuralop_kit.solvers.pde.fisher import Fisher
+from neuralop_kit.solvers.pde.incompressible import IncompressibleFlow
 from neuralop_kit.solvers.pde.initial_waves import DocumentedWaves
 from neuralop_kit.solvers.pde.reaction_diffusion import ReactionDiffusion
 from neuralop_kit.solvers.pde.shallow_water import RadialDamBreak
 from neuralop_kit.solvers.pde.shock_burgers import ShockBurgers
+from neuralop_kit.solvers.pde.sorption import FreundlichSorption
 
 PAPER = "Takamoto et al. (2022), PDEBench"
 WAVES = "; initial states as the paper describes them (the files have other ones, see PublishedWaves)"
@@ -25,6 +29,8 @@ BETAS = (0.1, 0.2, 0.4, 0.7, 1.0, 2.0, 4.0, 7.0)
 NUS = (0.001, 0.002, 0.004, 0.01, 0.02, 0.04, 0.1, 0.2, 0.4, 1.0, 2.0, 4.0)
 # Below this a shock is thinner than the 1024 cells of the files.
 THINNEST_RESOLVED = 0.01
+GAMMA = 5 / 3
+SORBED = FreundlichSorption().retardation(torch.ones(())).item()
 DIFFUSIVITIES, RATES = (0.5, 1.0, 2.0, 5.0), (1.0, 2.0, 5.0, 10.0)
 
 
@@ -91,19 +97,24 @@ def reaction_diffusion(diffusivity: float, rate: float) -> Trajectories:
 
 
 def compressible(num_dims: int, viscosity: float, mach: float) -> Trajectories:
-    """Viscous compressible flow."""
-    suffix = f"1d-{viscosity:g}" if num_dims == 1 else f"2d-{mach:g}-{viscosity:g}"
-    velocities = {f"velocity_{axis}": "1" for axis in "xy"[:num_dims]}
+    """Viscous compressible flow; a viscosity of 1e-8 is none."""
+    suffix = f"1d-{viscosity:g}" if num_dims == 1 else f"{num_dims}d-{mach:g}-{viscosity:g}"
+    velocities = {f"velocity_{axis}": "1" for axis in "xyz"[:num_dims]}
+    dt, length = (0.01, 2.0) if num_dims == 1 else (0.05, 1.0)
     return Trajectories(
-        f"compressible-pdebench-{suffix}",
+        f"compressible-pdebench-{suffix}".replace("e-0", "e-"),
         equation="compressible Navier-Stokes, gamma 5/3, shear and bulk viscosity equal, periodic",
         source=f"{PAPER}, eq. 9; random states of our own, log-normal around density and pressure one",
         make_stepper=partial(_compressible, num_dims, viscosity, mach),
         fields={"density": "1", **velocities, "pressure": "1"},
-        dt=0.01 if num_dims == 1 else 0.05,
+        dt=dt,
         num_frames=101 if num_dims == 1 else 21,
         substeps=None,
         setting="pdebench",
+        # Compression diffuses with 4/3 eta + zeta; the amplitude is that of the fastest sound, c + |v|.
+        difficulty=Difficulty(
+            dt=dt, length=length, linear={2: 7 / 3 * viscosity}, convection=-1.0, amplitude=(1 + mach) * GAMMA**0.5
+        ),
         parameters={
             "viscosity": Parameter(viscosity, "1", "shear and bulk"),
             "mach": Parameter(mach, "1", "root mean square of each velocity over the speed of sound"),
@@ -133,6 +144,8 @@ DIFFUSION_SORPTION = Trajectories(
     num_frames=101,
     substeps=10,
     setting="pdebench",
+    # Sorption slows diffusion down by the factor R, which is smallest where the concentration is largest, at the inlet.
+    difficulty=Difficulty(dt=5.0, length=1.0, linear={2: 5e-4 / SORBED}),
     parameters={"diffusivity": Parameter(5e-4, "1", "D")},
 )
 DIFFUSION_REACTION = Trajectories(
@@ -159,6 +172,23 @@ SHALLOW_WATER = Trajectories(
     num_frames=101,
     substeps=None,
     setting="pdebench",
+    # Waves on the deeper side move at sqrt(2).
+    difficulty=Difficulty(dt=0.01, length=5.0, convection=-1.0, amplitude=2**0.5),
+)
+INCOMPRESSIBLE = Trajectories(
+    "incompressible-pdebench",
+    equation="v_t + v . grad v = -grad p + 0.01 Lap v + s f, div v = 0, s_t + div(s v) = 0 in (0, 1)^2, v = 0 on walls",
+    source=f"{PAPER}, inhomogeneous incompressible flow. Its files have 512^2 cells, a thousand frames and a box in "
+    "cells, so that scales are our own, a tenth of its frames; velocities stay on the faces (right and upper ones of each "
+    "cell), free of divergence, instead of being resampled; the force is stored with every frame",
+    make_stepper=IncompressibleFlow.pdebench,
+    fields={"velocity_x": "1", "velocity_y": "1", "particles": "1", "force_x": "1", "force_y": "1"},
+    dt=0.05,
+    num_frames=101,
+    substeps=None,
+    setting="pdebench",
+    difficulty=Difficulty(dt=0.05, length=1.0, linear={2: 0.01}, convection=-1.0, amplitude=0.5),
+    parameters={"viscosity": Parameter(0.01, "1", "coefficient of Lap v")},
 )
 PDEBENCH = (
     *map(advection, BETAS),
@@ -167,6 +197,8 @@ PDEBENCH = (
     DIFFUSION_SORPTION,
     DIFFUSION_REACTION,
     SHALLOW_WATER,
-    *(compressible(1, viscosity, 0.3) for viscosity in (0.01, 0.1)),
-    *(compressible(2, viscosity, mach) for mach in (0.1, 1.0) for viscosity in (0.01, 0.1)),
+    INCOMPRESSIBLE,
+    *(compressible(1, viscosity, 0.3) for viscosity in (1e-8, 0.01, 0.1)),
+    *(compressible(2, viscosity, mach) for mach in (0.1, 1.0) for viscosity in (1e-8, 0.01, 0.1)),
+    compressible(3, 1e-8, 1.0),
 )

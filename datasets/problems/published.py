@@ -14,7 +14,12 @@ from neuralop_kit.solvers.pde.initial_waves import TruncatedFourier
 from neuralop_kit.solvers.pde.kuramoto_sivashinsky import KuramotoSivashinsky
 from neuralop_kit.solvers.pde.navier_stokes import NavierStokes2D
 from neuralop_kit.solvers.pde.reaction_diffusion import GrayScott
-from neuralop_kit.solvers.pde.shallow_water_sphere import ShallowWaterSphere
+from neuralop_kit.solvers.pde.shallow_water_sphere import (
+    EARTH_GRAVITY,
+    EARTH_RADIUS,
+    MEAN_DEPTH,
+    ShallowWaterSphere,
+)
 
 APEBENCH = "Koehler et al. (2024), APEBench"
 # Its grid, and the numbers of its scenarios, which are stated as difficulties on that grid.
@@ -161,5 +166,9 @@ TRAJECTORIES = (
         substeps=6,
         steps_per_point=6 / 128,
         setting="torch-harmonics",
+        # From pole to pole; gravity waves of a layer of 10 km are faster than its winds.
+        difficulty=Difficulty(
+            dt=3600.0, length=math.pi * EARTH_RADIUS, convection=-1.0, amplitude=(EARTH_GRAVITY * 1e4) ** 0.5
+        ),
     ),
 )

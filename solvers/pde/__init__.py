@@ -24,6 +24,8 @@ ShallowWaterSphere         vorticity, divergence and geopotential on a rotating 
 steady_zonal_flow, unstable_jet   its test cases of Williamson and of Galewsky
 SphereGrid                 spherical harmonics for spectral solvers
 
+IncompressibleFlow         in a closed box with no-slip walls, smoke and a force; staggered, projected
+
 Conservation laws, with shocks; finite volumes:
 CompressibleEuler          ideal gas; CompressibleNavierStokes, with viscosity
 ShallowWater               a layer of water; RadialDamBreak is PDEBench's

@@ -23,7 +23,7 @@ def tiny_shape(problem: Problem) -> tuple[int, ...]:
         return (8, 16)
     if problem.setting == "mgno" and problem.name.startswith("helmholtz"):
         return (101, 101)
-    return (48,) if problem.domain.num_dims == 1 else (8, 8)
+    return (48,) if problem.domain.num_dims == 1 else (8,) * problem.domain.num_dims
 
 
 def hurried(problem: Problem) -> Problem:
@@ -101,6 +101,41 @@ def test_difficulties_are_those_that_apebench_states():
     assert PROBLEMS["darcy"].difficulty((64, 64)) == {"contrast": 4.0}
     waves = PROBLEMS["helmholtz-mgno"].difficulty((101, 101))
     assert waves["points_per_wave"] == pytest.approx(100 * 2 * torch.pi * 20 / 1000)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_every_problem_says_how_hard_it_is(name):
+    problem = PROBLEMS[name]
+    coarse = (16, 32) if problem.name == "shallow-water-sphere" else (32,) * problem.domain.num_dims
+    numbers, finer = problem.difficulty(coarse), problem.difficulty(tuple(2 * n for n in coarse))
+    assert numbers
+    assert all(np.isfinite(value) and value != 0 for value in numbers.values())
+    # A finer grid is harder by the order of each term; that of media, and of a source, does not change.
+    for key, value in numbers.items():
+        order = int(key[-1]) if key[-1].isdigit() else {"contrast": 0, "waves": 0}.get(key)
+        if order is not None:
+            assert finer[key] == pytest.approx(value * 2**order, rel=1e-12)
+
+
+MORE_VISCOUS = [
+    ("burgers-pdebench-{}", ("0.001", "0.01", "0.1", "1", "4"), "gamma_2"),
+    ("advection-pdebench-{}", ("0.1", "0.4", "1", "7"), "gamma_1"),
+    ("reaction-diffusion-pdebench-{}-1", ("0.5", "1", "2", "5"), "gamma_2"),
+    ("reaction-diffusion-pdebench-1-{}", ("1", "2", "5", "10"), "gamma_0"),
+    ("navier-stokes-fno-{}", ("1e-5", "1e-4", "1e-3"), "gamma_2"),
+    ("compressible-pdebench-1d-{}", ("1e-8", "0.01", "0.1"), "gamma_2"),
+    ("compressible-pdebench-2d-{}-0.1", ("0.1", "1"), "delta_1"),
+]
+
+
+@pytest.mark.parametrize(("pattern", "values", "key"), MORE_VISCOUS, ids=[row[0] for row in MORE_VISCOUS])
+def test_difficulty_is_proportional_to_the_coefficient(pattern, values, key):
+    problems = [PROBLEMS[pattern.format(value)] for value in values]
+    numbers = [abs(p.difficulty((64,) * p.domain.num_dims)[key]) / p.dt for p in problems]
+    assert numbers == sorted(set(numbers))
+    if key != "delta_1":
+        expected = [float(value) / float(values[0]) for value in values]
+        assert [number / numbers[0] for number in numbers] == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_dataset_says_how_hard_it_is(tmp_path):
