@@ -11,7 +11,7 @@ from neuralop_kit.layers import MultigridOperator
 from neuralop_kit.layers.multigrid import EllipticKernels
 from neuralop_kit.models import MgNO, ReferenceMgNO
 from neuralop_kit.registry import build_model, config_of, name_of
-from neuralop_kit.solvers.errors import ArgumentError, ShapeError
+from neuralop_kit.solvers.errors import ArgumentError, DomainError, ShapeError
 from tests.contracts.layer import LayerContract
 
 BOX, TORUS = Domain.box((1.0, 1.0)), Domain.periodic((1.0, 1.0))
@@ -134,6 +134,44 @@ def test_bad_arguments_are_refused():
     ):
         with pytest.raises(ArgumentError, match="expected"):
             attempt()
+
+
+def l_shape(n: int) -> torch.Tensor:
+    """The square without its upper right quarter."""
+    x, y = BOX.coordinates((n, n), dtype=torch.float64)
+    return ((x < 0.5) | (y < 0.5)).double()
+
+
+@pytest.mark.parametrize("n", [17, 30])
+def test_an_irregular_domain_reaches_every_layer(n):
+    model, mask = MgNO(1, 2, domain=BOX, width=3, num_layers=3, levels=2).double(), l_shape(n)
+    u, noise = torch.randn(2, 2, 1, n, n, dtype=torch.float64)
+    v, elsewhere = model(u, mask), u + noise * (1 - mask)
+    assert torch.equal(v, v * mask)
+    assert v.abs().max() > 0
+    torch.testing.assert_close(model(elsewhere, mask), v, rtol=0, atol=1e-14)
+    # Negative controls: a model that forgets the mask, in all layers or after the first, sees what is outside.
+    assert (model(elsewhere) - model(u)).mul(mask).abs().max() > 1e-6
+    model.layers[1].operator.forward = lambda f, mask: MultigridOperator.forward(model.layers[1].operator, f)
+    assert (model(elsewhere, mask) - v).abs().max() > 1e-6
+
+
+def test_masks_of_a_batch_differ_and_a_full_one_changes_nothing():
+    model = MgNO(1, 1, domain=BOX, width=3, num_layers=2, levels=2).double()
+    u = torch.randn(2, 1, 17, 17, dtype=torch.float64)
+    masks = torch.stack([l_shape(17), torch.ones(17, 17, dtype=torch.float64)])[:, None]
+    v = model(u, masks)
+    torch.testing.assert_close(v[:1], model(u[:1], l_shape(17).bool()), rtol=0, atol=1e-14)
+    torch.testing.assert_close(v[1:], model(u[1:]), rtol=0, atol=1e-14)
+
+
+def test_masks_that_do_not_fit_are_refused():
+    with pytest.raises(ShapeError, match="expected a mask"):
+        MgNO(1, 1, domain=BOX, width=2, num_layers=1, levels=2)(torch.randn(1, 1, 17, 17), torch.ones(16, 17))
+    sphere = Domain.sphere()
+    model = MgNO(1, 1, domain=sphere, width=2, num_layers=1, levels=2)
+    with pytest.raises(DomainError, match="expected no mask"):
+        model(torch.randn(1, 1, 16, 32), torch.ones(16, 32))
 
 
 def test_operators_are_multigrid_operators():
