@@ -179,8 +179,8 @@ INCOMPRESSIBLE = Trajectories(
     "incompressible-pdebench",
     equation="v_t + v . grad v = -grad p + 0.01 Lap v + s f, div v = 0, s_t + div(s v) = 0 in (0, 1)^2, v = 0 on walls",
     source=f"{PAPER}, inhomogeneous incompressible flow. Its files have 512^2 cells, a thousand frames and a box in "
-    "cells, so that scales are our own, a tenth of its frames; velocities stay on the faces (right and upper ones of each "
-    "cell), free of divergence, instead of being resampled; the force is stored with every frame",
+    "cells, so that scales are our own, a tenth of its frames; velocities stay on the right and upper faces of each "
+    "cell, free of divergence, instead of being resampled; the force is stored with every frame",
     make_stepper=IncompressibleFlow.pdebench,
     fields={"velocity_x": "1", "velocity_y": "1", "particles": "1", "force_x": "1", "force_y": "1"},
     dt=0.05,

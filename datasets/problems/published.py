@@ -168,7 +168,7 @@ TRAJECTORIES = (
         setting="torch-harmonics",
         # From pole to pole; gravity waves of a layer of 10 km are faster than its winds.
         difficulty=Difficulty(
-            dt=3600.0, length=math.pi * EARTH_RADIUS, convection=-1.0, amplitude=(EARTH_GRAVITY * 1e4) ** 0.5
+            dt=3600.0, length=math.pi * EARTH_RADIUS, convection=-1.0, amplitude=(EARTH_GRAVITY * MEAN_DEPTH) ** 0.5
         ),
     ),
 )
