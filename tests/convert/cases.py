@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from benchmarks import networks
 from neuralop_kit import Domain
 from neuralop_kit.convert import Operator, message_passing, register_rule, to_operator
-from tests.convert import networks
 
 TORUS = Domain.periodic((1.0, 1.0))
 CHANNEL = Domain.box((1.0,), boundary="neumann")

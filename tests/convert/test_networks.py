@@ -9,10 +9,10 @@ from torch import nn
 from torch.func import functional_call, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks.networks import Recurrent, ViT
 from neuralop_kit import Domain
 from neuralop_kit.convert import ConvergenceReport, convergence_report, to_operator
 from tests.convert.cases import CASES, CHANNEL, TORUS, Case, waves
-from tests.convert.networks import Recurrent, ViT
 
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.networks import PoolingUNet, ResNet
 from neuralop_kit import Domain
 from neuralop_kit.convert import (
     CoarseGridWarning,
@@ -19,7 +20,6 @@ from neuralop_kit.convert import (
 )
 from neuralop_kit.solvers.errors import ArgumentError, RegistryError, ShapeError
 from tests.convert.cases import TORUS, waves
-from tests.convert.networks import PoolingUNet, ResNet
 
 BOX = Domain.box((1.0, 1.0), boundary="neumann", nodes="cell")
 

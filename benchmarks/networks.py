@@ -6,6 +6,8 @@ from torch.nn import functional
 
 
 class ResidualBlock(nn.Module):
+    """Two convolutions of 3 x 3 with batch norms, and a shortcut."""
+
     def __init__(self, in_channels: int, out_channels: int, stride: int, mode: str) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False, padding_mode=mode)
@@ -19,6 +21,7 @@ class ResidualBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Two convolutions and what goes round them."""
         out = functional.gelu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         return functional.gelu(out + (x if self.shortcut is None else self.shortcut(x)))
@@ -39,12 +42,14 @@ class ResNet(nn.Module):
         self.head = nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
+        """A field to three numbers."""
         x = self.stages(torch.tanh(self.stem(x)))
         x = functional.adaptive_avg_pool2d(x, 1)
         return self.head(torch.flatten(x, 1))
 
 
 def double_conv(in_channels: int, out_channels: int, mode: str) -> nn.Sequential:
+    """Two convolutions of 3 x 3."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode=mode),
         nn.GELU(),
@@ -65,6 +70,7 @@ class PoolingUNet(nn.Module):
         self.head = nn.Conv2d(4, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """A field in, a field on the same grid out."""
         a = self.down1(x)
         b = self.down2(self.pool(a))
         c = self.bottom(self.pool(b))
@@ -88,6 +94,7 @@ class StridedUNet(nn.Module):
         self.end = nn.Conv2d(4, 1, 3, padding="same", padding_mode=mode)
 
     def forward(self, x: Tensor) -> Tensor:
+        """A field in, a field on the same grid out."""
         a = torch.tanh(self.start(x))
         b = functional.silu(self.norm1(self.down1(a)))
         c = functional.silu(self.down2(b))
@@ -105,6 +112,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens ``(batch, number, width)`` to the same."""
         b, n, c = x.shape
         qkv = self.qkv(x).reshape(b, n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
         q, k, v = qkv[0], qkv[1], qkv[2]
@@ -113,6 +121,8 @@ class Attention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
+    """Attention, then a perceptron, each behind a norm and beside a shortcut."""
+
     def __init__(self, width: int, *, by_hand: bool) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -121,6 +131,7 @@ class TransformerBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(0.1), nn.Linear(2 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens ``(batch, number, width)`` to the same."""
         y = self.norm1(x)
         x = x + (self.attention(y) if self.by_hand else self.attention(y, y, y, need_weights=False)[0])
         return x + self.mlp(self.norm2(x))
@@ -139,6 +150,7 @@ class ViT(nn.Module):
         self.head = nn.Linear(8, 16) if unpatch == "matrix" else nn.ConvTranspose2d(8, 1, 4, stride=4)
 
     def forward(self, x: Tensor) -> Tensor:
+        """A field in, a field on the same grid out."""
         x = self.embed(x)
         b, c, h, w = x.shape
         x = x.flatten(2).transpose(1, 2) + self.positions
@@ -152,6 +164,8 @@ class ViT(nn.Module):
 
 
 class MixerBlock(nn.Module):
+    """A perceptron over tokens, then one over channels."""
+
     def __init__(self, tokens: int, width: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -159,6 +173,7 @@ class MixerBlock(nn.Module):
         self.over_channels = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens ``(batch, number, width)`` to the same."""
         x = x + self.over_tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2)
         return x + self.over_channels(self.norm2(x))
 
@@ -174,6 +189,7 @@ class Mixer(nn.Module):
         self.head = nn.Linear(6, 3)
 
     def forward(self, x: Tensor) -> Tensor:
+        """A field to three numbers."""
         x = self.embed(x).flatten(2).transpose(1, 2)
         return self.head(self.norm(self.blocks(x)).mean(dim=1))
 
@@ -189,12 +205,15 @@ class ConvNeXtBlock(nn.Module):
         self.scale = nn.Parameter(0.5 * torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """A field in, a field on the same grid out."""
         y = self.depthwise(x).permute(0, 2, 3, 1)
         y = self.shrink(functional.gelu(self.expand(self.norm(y))))
         return x + (self.scale * y).permute(0, 3, 1, 2)
 
 
 class ConvNeXt(nn.Module):
+    """Two blocks between a lift and a head."""
+
     def __init__(self, mode: str = "circular") -> None:
         super().__init__()
         self.lift = nn.Conv2d(1, 4, 1)
@@ -202,6 +221,7 @@ class ConvNeXt(nn.Module):
         self.head = nn.Conv2d(4, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """A field in, a field on the same grid out."""
         return self.head(self.blocks(self.lift(x)))
 
 
@@ -214,6 +234,7 @@ class Recurrent(nn.Module):
         self.head = nn.Linear(8, 1)
 
     def forward(self, u: Tensor) -> Tensor:
+        """A signal to one of the same length."""
         h, _ = self.rnn(u.transpose(1, 2))
         return self.head(h).transpose(1, 2)
 
@@ -227,6 +248,7 @@ class MessageLayer(nn.Module):
         self.update = nn.Linear(2 * width, width)
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_vector: Tensor) -> Tensor:
+        """Values at nodes, pairs of nodes, and the vector along each edge."""
         source, target = edge_index
         vector = edge_vector.expand(x.shape[0], -1, -1)
         messages = self.message(torch.cat([x[:, target], x[:, source], vector], dim=-1))
@@ -250,6 +272,7 @@ class GraphNetwork(nn.Module):
         self.register_buffer("edge_vector", vectors)
 
     def forward(self, u: Tensor) -> Tensor:
+        """A field in, a field on the same grid out."""
         b, c, h, w = u.shape
         x = self.lift(u.reshape(b, c, h * w).transpose(1, 2))
         for layer in self.layers:
