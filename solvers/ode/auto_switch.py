@@ -19,8 +19,8 @@ class AutoSwitch(Method):
     Switches to the stiff method after ``stiff_steps`` successive rows of steps with ``h S > 0.9 stability_size`` in any
     sample, and back after ``nonstiff_steps`` rows with ``h S <= 0.9 stability_size`` in all. The batch switches
     together, as one trial step is one call for all samples: a single stiff sample makes all of them pay for linear
-    systems. Batches of samples that are alike, in stiffness too, are therefore cheapest. Reads the estimates ``S`` on the host, a second look at
-    the device per step.
+    systems. Batches of samples that are alike, in stiffness too, are therefore cheapest. Reads the estimates ``S`` on
+    the host, a second look at the device per step.
 
     Args:
         nonstiff, stiff: the two methods; ``nonstiff`` has a finite stability size.

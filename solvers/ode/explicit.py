@@ -89,9 +89,9 @@ class Bosh3(ExplicitRungeKutta):
 class Dopri8(ExplicitRungeKutta):
     """Order 8 with companion of order 7, 13 evaluations; for tolerances below about 1e-8.
 
-    Dense output is a quartic of order 4 with local error ``h^5``, while the steps have ``h^9``: at times inside steps the
-    state is as accurate as the tolerance only where steps are short. Where these times matter, solve from one to the
-    next, or take Tsit5, whose dense output is as good as its companion.
+    Dense output is a quartic of order 4 with local error ``h^5``, while that of steps is ``h^9``: at times inside steps
+    the state is as accurate as the tolerance only where steps are short. Where these times matter, solve from one to
+    the next, or take Tsit5, whose dense output is as good as its companion.
 
     Source: Prince and Dormand (1981), J. Comput. Appl. Math. 7.
     """

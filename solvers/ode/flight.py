@@ -158,12 +158,13 @@ def cross(stepper: Stepper, clock: Clock, y: Tensor, slope: Tensor) -> tuple[Ten
     route = Route(send_up(clock.goal), send_up(clock.min_step), clock.controller, clock.order, clock.max_steps)
     times = (clock.t, clock.h, clock.is_last, clock.running, clock.status, clock.num_trials, *clock.history)
     aloft, rows = Aloft(y, slope, *(send_up(values) for values in times)), FlownRows()
+    program = compiled(fly, *stepper.kinds)
     ahead = math.inf if clock.is_running else 0.0
     while ahead > 0:
         # The first steps may grow much, so that their length says little about how many are to come.
         count = BURST if len(rows.legs) >= 2 and ahead > BURST + 1 and y.numel() <= SMALL else 1
         before = aloft
-        aloft, leg, summary = compiled(fly)(stepper, route, before, count)
+        aloft, leg, summary = program(stepper, route, before, count)
         ahead, has_trouble = summary.tolist()
         if has_trouble and torch.is_grad_enabled():
             aloft, leg = stand_still(stepper, before, aloft, leg)

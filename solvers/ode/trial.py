@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType
 from typing import NamedTuple, ParamSpec, TypeVar
 
 import torch
@@ -42,9 +43,14 @@ class Stepper:
     rtol: Tolerance
     atol: Tolerance
 
+    @functools.cached_property
+    def kinds(self) -> tuple[object, ...]:
+        """What tells compiled steps apart."""
+        return type(self.method), type(self.control), kind_of(self.field)
+
     def take(self, t: Tensor, y: Tensor, slope: Tensor, h: Tensor) -> Trial:
         """A trial step from ``y`` at ``t``; ``t`` and ``h`` have shape ``(rows,)``."""
-        step = compiled(take_step) if self.method.compile else take_step
+        step = compiled(take_step, *self.kinds) if self.method.compile else take_step
         return step(self, t, y, slope, h)
 
 
@@ -65,9 +71,16 @@ def take_step(stepper: Stepper, t: Tensor, y: Tensor, slope: Tensor, h: Tensor) 
 
 
 @functools.cache
-def compiled(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """The compiled function; one for the process, so that graphs are found again."""
-    # Every field, method and shape has its graph; the usual limit of eight is meant for accidents.
-    if "recompile_limit" in inspect.signature(torch.compile).parameters:
-        return torch.compile(function, fullgraph=True, recompile_limit=256)  # type: ignore[call-overload]
+def compiled(function: Callable[Arguments, Result], *kinds: object) -> Callable[Arguments, Result]:
+    """The compiled function; one per kind of what it runs, so that graphs are found again."""
+    # A graph for each shape and for with and without gradients; torch's own limit of eight is one for all kinds.
+    if "isolate_recompiles" in inspect.signature(torch.compile).parameters:
+        return torch.compile(  # type: ignore[call-overload]
+            function, fullgraph=True, recompile_limit=32, isolate_recompiles=True
+        )
     return torch.compile(function, fullgraph=True)
+
+
+def kind_of(function: Callable[..., object]) -> object:
+    """The same for functions with the same code, and for modules of the same class."""
+    return function.__code__ if isinstance(function, FunctionType) else type(function)

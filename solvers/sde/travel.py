@@ -13,6 +13,7 @@ from neuralop_kit.solvers.ode.control import StepControl
 from neuralop_kit.solvers.ode.controllers import FixedStep, Flags
 from neuralop_kit.solvers.ode.host import read, send, send_flags, send_indices
 from neuralop_kit.solvers.ode.solution import Solution, Statistics
+from neuralop_kit.solvers.ode.trial import kind_of
 from neuralop_kit.solvers.sde.brownian import BrownianPath, BrownianPoint, increment_between
 from neuralop_kit.solvers.sde.itinerary import Itinerary, Leg
 from neuralop_kit.solvers.sde.method import Coefficient, Noise, StochasticMethod
@@ -32,8 +33,10 @@ class Equation:
 
     def attempt(self, t: Tensor, y: Tensor, h: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Tensor]:
         """New state, E and S; ``t`` and ``h`` are ``(rows,)``. Zero where the method has no such estimate."""
-        step = trial.compiled(attempt) if self.method.compile else attempt
-        return step(self, t, y, h, noise)
+        if not self.method.compile:
+            return attempt(self, t, y, h, noise)
+        kinds = type(self.method), type(self.control), kind_of(self.drift), kind_of(self.diffusion)
+        return trial.compiled(attempt, *kinds)(self, t, y, h, noise)
 
     @torch.no_grad()
     def begin(self, itinerary: Itinerary, y: Tensor, first_step: float | None) -> None:

@@ -313,7 +313,7 @@ class TestFailure:
 def test_trial_steps_compile_as_one_graph(monkeypatch):
     """The same numbers and gradients; without the code generator, whose time belongs to the benchmarks."""
     graph = torch.compile(travel.attempt, fullgraph=True, backend="aot_eager")
-    monkeypatch.setattr(trial, "compiled", lambda function: graph)
+    monkeypatch.setattr(trial, "compiled", lambda function, *kinds: graph)
     rate, found = torch.tensor(1.3, dtype=torch.float64, requires_grad=True), []
     for compile in (False, True):
         solution = sdeint(
