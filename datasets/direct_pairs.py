@@ -54,7 +54,7 @@ def read_pairs(outputs: Sequence[Output], rows: Sequence[int], samples: Indices)
         whether they are filled with numbers that are known to be sound; if not, they are worth nothing.
     """
     parts = [part for output in outputs for part in output.parts]
-    new = [part for part in parts if not part.source.seen[samples[:, None], part.numbers].all()]
+    new = [part for part in parts if not part.source.all_seen(samples[:, None], part.numbers)]
     if any(places.gap for part in new for places in part.source.variables):
         return False
     pieces = _Pieces(rows, samples)
@@ -68,7 +68,8 @@ def read_pairs(outputs: Sequence[Output], rows: Sequence[int], samples: Indices)
             if not math.isfinite(np.vdot(chosen, chosen)):
                 return False
         for part in new:
-            part.source.seen[samples[:, None], part.numbers] = True
+            for seen in part.source.seen:
+                seen[samples[:, None], part.numbers] = True
     return True
 
 

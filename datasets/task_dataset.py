@@ -248,7 +248,7 @@ class TrajectoryDataset(Dataset[Tensor]):
         source = file.direct(("state",))
         # What has been looked at and lies in one piece goes straight into the tensor.
         place = source.variables[0].run(sample) if source is not None and len(source.variables) == 1 else None
-        if source is None or place is None or not source.seen[sample].all():
+        if source is None or place is None or not source.all_seen(sample, slice(None)):
             block = file.read(range(sample, sample + 1), range(file.num_frames), ("state",))
             return torch.from_numpy(block[0])
         shape = (file.num_frames, len(self.names), *self.contents.shape)

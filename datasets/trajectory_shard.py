@@ -55,7 +55,7 @@ class TrajectoryShard(FieldFile):
         shape = (shard.num_samples, self.num_frames)
         offsets = [part.reshape(shape) for part in shard.offsets]
         places = tuple(ListedPlaces(size, CHECKSUM_BYTES, part) for part in offsets)
-        return DirectFrames(shard.opened(), places, shard.verified.reshape(shape))
+        return DirectFrames(shard.opened(), places, (shard.verified.reshape(shape),))
 
     def release(self) -> None:
         """Close the file; a dataset may have thousands, and opening one again costs less than reading a frame."""

@@ -32,7 +32,7 @@ class FieldFile:
         self.contents = contents
         # Of the file with this stamp: frames in which all numbers are finite, by roles.
         self._stamp: Any = None
-        self._seen: dict[tuple[Role, ...], NDArray[np.bool_]] = {}
+        self._seen: dict[Role, NDArray[np.bool_]] = {}
         # Of the file that is open now.
         self._opened: Any = None
         self._direct: dict[tuple[Role, ...], DirectFrames | None] = {}
@@ -76,12 +76,14 @@ class FieldFile:
                 part = block[:, :, first : first + variable.num_components]
                 self._fill(part, variable, samples, frames)
                 first += variable.num_components
-        new = self._seen_by(tuple(roles))[samples.start : samples.stop, slice(frames.start, frames.stop, frames.step)]
-        if not new.all():
+        part = slice(samples.start, samples.stop), slice(frames.start, frames.stop, frames.step)
+        new = [seen[part] for seen in self._seen_by(roles) if not seen[part].all()]
+        if new:
             # A finite sum of squares is one of finite numbers, and is found faster; that of large ones may overflow.
             if not math.isfinite(np.vdot(block, block)):
                 self._check_finite(block, samples)
-            new[...] = True
+            for seen in new:
+                seen[...] = True
         return block
 
     def direct(self, roles: tuple[Role, ...]) -> DirectFrames | None:
@@ -108,17 +110,20 @@ class FieldFile:
     def __getstate__(self) -> Mapping[str, Any]:
         return {**self.__dict__, "_stamp": None, "_seen": {}, "_opened": None, "_direct": {}}
 
-    def _seen_by(self, roles: tuple[Role, ...]) -> NDArray[np.bool_]:
-        """Frames that were looked at since the file with this stamp was opened, ``(sample, frame)``."""
+    def _seen_by(self, roles: Sequence[Role]) -> tuple[NDArray[np.bool_], ...]:
+        """Which frames were looked at since the file with this stamp was opened, ``(sample, frame)``, for each role."""
+        # Who is in another process, or closed the file, opens it again here.
         if self.container.opened is not self._opened:
             self._opened, self._direct = self.container.opened, {}
             if self.container.stamp != self._stamp:
                 self._stamp, self._seen = self.container.stamp, {}
-        if roles not in self._seen:
-            self._seen[roles] = np.zeros((self.contents.num_samples, self.num_frames), dtype=bool)
-        return self._seen[roles]
+        shape = (self.contents.num_samples, self.num_frames)
+        for role in roles:
+            if role not in self._seen:
+                self._seen[role] = np.zeros(shape, dtype=bool)
+        return tuple(self._seen[role] for role in roles if self.contents.of_role(role))
 
-    def _find_direct(self, roles: tuple[Role, ...], seen: NDArray[np.bool_]) -> DirectFrames | None:
+    def _find_direct(self, roles: tuple[Role, ...], seen: tuple[NDArray[np.bool_], ...]) -> DirectFrames | None:
         places = []
         for variable in self.contents.of_role(*roles):
             array = self.container.array(variable.places[0])

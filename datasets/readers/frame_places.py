@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,9 +107,13 @@ class DirectFrames:
     Args:
         file: open.
         variables: in the order of their channels.
-        seen: whether the numbers of a frame are known to be sound, ``(sample, frame)``.
+        seen: whether the numbers of a frame are known to be sound, ``(sample, frame)`` for each role.
     """
 
     file: OpenFile
     variables: tuple[FramePlaces, ...]
-    seen: NDArray[np.bool_]
+    seen: tuple[NDArray[np.bool_], ...]
+
+    def all_seen(self, samples: Any, frames: Any) -> bool:
+        """Whether all of these frames are known to be sound."""
+        return all(bool(seen[samples, frames].all()) for seen in self.seen)

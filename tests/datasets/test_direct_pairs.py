@@ -111,6 +111,7 @@ def test_numbers_are_looked_at_once(tmp_path, monkeypatch):
     assert sum(looks) > 0
     looks.clear()
     data.read(shuffled(data))
+    data.verify()
     _ = [data.trajectories[i] for i in range(SHAPE[0])]
     assert not looks
 
