@@ -14,12 +14,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 import tyro
+from _optimizers import OptimizerName, SampleErrors, make_optimizer
 from _tables import markdown, save_table
 from torch import Tensor, nn
 
 from neuralop_kit.datasets import FieldDataset, generate, open_dataset
 from neuralop_kit.models import FNO
-from neuralop_kit.training import Normalized, PerStep, RelativeL2, Trainer
+from neuralop_kit.training import Normalized, PerStep, Trainer
 
 START, END, PREDICTED = "darkgrey", "tab:blue", "tab:orange"
 SHRINKING = 50
@@ -33,7 +34,9 @@ class Settings:
         resolution: points of the training grid.
         samples: to learn from; 100 more are for testing.
         width, modes: of the FNO.
-        epochs, batch_size, learning_rate: of the training.
+        epochs, batch_size: of the training.
+        optimizer: its name.
+        learning_rate: at the beginning; it falls to zero along a cosine. By default the optimizer's own.
         seed: of data, weights and order.
         data, out: where data and results go.
         quick: a minute on two cores.
@@ -45,7 +48,8 @@ class Settings:
     modes: int = 32
     epochs: int = 60
     batch_size: int = 20
-    learning_rate: float = 2e-3
+    optimizer: OptimizerName = "adamw"
+    learning_rate: float | None = None
     seed: int = 0
     data: Path = Path("data/burgers")
     out: Path = Path("results/burgers")
@@ -75,10 +79,10 @@ def train(data: FieldDataset, settings: Settings) -> tuple[nn.Module, Trainer]:
     network = FNO(1, 1, domain=data.domain, width=settings.width, num_layers=4, modes=settings.modes)
     statistics = data.statistics
     model = Normalized(network, input_statistics=statistics.input, target_statistics=statistics.target)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate)
+    optimizer = make_optimizer(settings.optimizer, model, settings.learning_rate, gives_residuals=True)
     num_steps = settings.epochs * -(-len(data) // settings.batch_size)
     schedule = PerStep(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps))
-    trainer = Trainer(model, optimizer, loss=RelativeL2(data.domain), scheduler=schedule)
+    trainer = Trainer(model, optimizer, loss=SampleErrors(data.domain), scheduler=schedule)
     trainer.fit(data, epochs=settings.epochs, batch_size=settings.batch_size, seed=settings.seed)
     return model.eval(), trainer
 

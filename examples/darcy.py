@@ -15,14 +15,14 @@ from typing import Literal
 import torch
 import tyro
 from _figures import draw_predictions
-from _optimizers import OPTIMIZERS
+from _optimizers import OptimizerName, SampleErrors, make_optimizer
 from _tables import markdown, save_table
 from torch import nn
 
 from neuralop_kit import Domain
 from neuralop_kit.datasets import FieldDataset, generate, open_dataset
 from neuralop_kit.models import FNO, UNO, DeepONet, LocalNO, MgNO
-from neuralop_kit.training import Normalized, PerStep, RelativeL2, Trainer, save_model
+from neuralop_kit.training import Normalized, PerStep, Trainer, save_model
 
 MODELS = {
     "fno": lambda domain: FNO(1, 1, domain=domain, width=24, num_layers=4, modes=16),
@@ -52,7 +52,7 @@ class Settings:
     """
 
     model: Literal["fno", "mgno", "local_no", "uno", "deeponet", "both"] = "fno"
-    optimizer: Literal["adamw", "lion", "muon", "soap", "m3", "nvrm"] = "adamw"
+    optimizer: OptimizerName = "adamw"
     learning_rate: float | None = None
     problem: Literal["darcy", "darcy-rough", "darcy-lognormal"] = "darcy"
     resolution: int = 64
@@ -88,11 +88,10 @@ def train(name: str, data: FieldDataset, settings: Settings) -> tuple[nn.Module,
     model = Normalized(
         MODELS[name](data.domain), input_statistics=statistics.input, target_statistics=statistics.target
     )
-    choice = OPTIMIZERS[settings.optimizer]
-    optimizer = choice.make(model, settings.learning_rate or choice.learning_rate)
+    optimizer = make_optimizer(settings.optimizer, model, settings.learning_rate, gives_residuals=True)
     num_steps = settings.epochs * -(-len(data) // settings.batch_size)
     schedule = PerStep(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps))
-    trainer = Trainer(model, optimizer, loss=RelativeL2(data.domain), scheduler=schedule)
+    trainer = Trainer(model, optimizer, loss=SampleErrors(data.domain), scheduler=schedule)
     print(f"\n{name}: {sum(p.numel() for p in model.parameters()):,} parameters, {settings.optimizer}")
     began = time.perf_counter()
     trainer.fit(data, epochs=settings.epochs, batch_size=settings.batch_size, seed=settings.seed)

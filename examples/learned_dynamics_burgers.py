@@ -16,6 +16,7 @@ from pathlib import Path
 import _figures  # noqa: F401  draws into files
 import torch
 import tyro
+from _optimizers import OptimizerName, make_optimizer
 from _tables import markdown, save_table
 from matplotlib import pyplot as plt
 from torch import Tensor
@@ -26,6 +27,7 @@ from neuralop_kit.models import FNO
 from neuralop_kit.neural_ode import Autonomous, ErrorRegularizer, NeuralODE
 from neuralop_kit.solvers import GaussianRandomField, odeint
 from neuralop_kit.training import relative_l2
+from neuralop_kit.training.steps import training_weights
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Settings:
         samples: initial states for training; 32 more are for testing.
         steps: of the optimizer.
         batch_size: solutions per step.
-        learning_rate: of Adam at the beginning; it falls to zero along a cosine.
+        optimizer: its name; one that steps from gradients.
+        learning_rate: at the beginning; it falls to zero along a cosine. By default the optimizer's own.
         tolerance: of the solver in training.
         weight: of the regularizer on its error; 0 leaves it out. It damps fast components: small here, where the
             dynamics themselves are wanted.
@@ -52,7 +55,8 @@ class Settings:
     samples: int = 128
     steps: int = 400
     batch_size: int = 16
-    learning_rate: float = 3e-3
+    optimizer: OptimizerName = "adam"
+    learning_rate: float | None = None
     tolerance: float = 1e-3
     weight: float = 0.0
     seed: int = 0
@@ -90,22 +94,23 @@ def train(trajectories: Tensor, settings: Settings) -> tuple[NeuralODE, float]:
     torch.manual_seed(settings.seed)
     operator = FNO(1, 1, domain=DOMAIN, width=24, num_layers=3, modes=32)
     node = NeuralODE(Autonomous(operator), rtol=settings.tolerance, atol=settings.tolerance, control="joint")
-    optimizer = torch.optim.Adam(node.parameters(), lr=settings.learning_rate)
+    optimizer = make_optimizer(settings.optimizer, node, settings.learning_rate, pace=1.5)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     regularizer = ErrorRegularizer(settings.weight)
     began = time.perf_counter()
-    for _ in (bar := trange(settings.steps, leave=False)):
-        batch = torch.randint(settings.samples, (settings.batch_size,))
-        # Short pieces from anywhere on the way: the first times of the network are not its best.
-        first = int(torch.randint(len(TRAINING_TIMES) - 1, ()))
-        piece = trajectories[2 * first : 2 * first + 3 : 2, batch]
-        solution = node(piece[0], (TRAINING_TIMES[first : first + 2] - TRAINING_TIMES[first]) / TIME_UNIT)
-        loss = relative_l2(solution.ys[-1], piece[1], domain=DOMAIN)
-        optimizer.zero_grad()
-        (loss + regularizer(solution.stats)).backward()
-        optimizer.step()
-        schedule.step()
-        bar.set_postfix(error=f"{loss.item():.3g}", evaluations=int(solution.stats.num_evaluations[0]))
+    with training_weights(optimizer):
+        for _ in (bar := trange(settings.steps, leave=False)):
+            batch = torch.randint(settings.samples, (settings.batch_size,))
+            # Short pieces from anywhere on the way: the first times of the network are not its best.
+            first = int(torch.randint(len(TRAINING_TIMES) - 1, ()))
+            piece = trajectories[2 * first : 2 * first + 3 : 2, batch]
+            solution = node(piece[0], (TRAINING_TIMES[first : first + 2] - TRAINING_TIMES[first]) / TIME_UNIT)
+            loss = relative_l2(solution.ys[-1], piece[1], domain=DOMAIN)
+            optimizer.zero_grad()
+            (loss + regularizer(solution.stats)).backward()
+            optimizer.step()
+            schedule.step()
+            bar.set_postfix(error=f"{loss.item():.3g}", evaluations=int(solution.stats.num_evaluations[0]))
     return node, time.perf_counter() - began
 
 

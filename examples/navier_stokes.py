@@ -18,13 +18,14 @@ import numpy as np
 import torch
 import tyro
 from _figures import ERROR
+from _optimizers import OptimizerName, SampleErrors, make_optimizer
 from _tables import markdown, save_table
 from torch import Tensor, nn
 
 from neuralop_kit import Domain
 from neuralop_kit.datasets import Steps, TaskDataset, generate, open_dataset
 from neuralop_kit.models import FNO
-from neuralop_kit.training import Normalized, PerStep, RelativeL2, Trainer, rollout, rollout_errors
+from neuralop_kit.training import Normalized, PerStep, Trainer, rollout, rollout_errors
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ class Settings:
         skip: frames before the first one that is learned, in which the flow forgets how it began.
         steps: of the rollout.
         width, modes: of the FNO.
-        epochs, batch_size, learning_rate: of the training.
+        epochs, batch_size: of the training.
+        optimizer: its name.
+        learning_rate: at the beginning; it falls to zero along a cosine. By default the optimizer's own.
         seed: of data, weights and order.
         data, out: where data and results go.
         quick: a few minutes on two cores.
@@ -53,7 +56,8 @@ class Settings:
     modes: int = 16
     epochs: int = 12
     batch_size: int = 16
-    learning_rate: float = 2e-3
+    optimizer: OptimizerName = "adamw"
+    learning_rate: float | None = None
     seed: int = 0
     data: Path = Path("data")
     out: Path = Path("results/navier_stokes")
@@ -79,10 +83,10 @@ def train_step(data: TaskDataset, settings: Settings) -> nn.Module:
     network = FNO(1, 1, domain=data.domain, width=settings.width, num_layers=4, modes=settings.modes)
     statistics = data.statistics
     model = Normalized(network, input_statistics=statistics.input, target_statistics=statistics.target)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate)
+    optimizer = make_optimizer(settings.optimizer, model, settings.learning_rate, gives_residuals=True)
     num_steps = settings.epochs * -(-len(data) // settings.batch_size)
     schedule = PerStep(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps))
-    trainer = Trainer(model, optimizer, loss=RelativeL2(data.domain), scheduler=schedule)
+    trainer = Trainer(model, optimizer, loss=SampleErrors(data.domain), scheduler=schedule)
     trainer.fit(data, epochs=settings.epochs, batch_size=settings.batch_size, seed=settings.seed)
     return model.eval()
 

@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import torch
 import tyro
 from _figures import ERROR
+from _optimizers import OptimizerName, make_optimizer
 from _tables import markdown, save_table
 from torch import Tensor, nn
 
@@ -36,7 +37,9 @@ class Settings:
         samples: days to learn from; 10 more are for testing.
         hours: that one step of the operator takes, a divisor of 24.
         width: of the SFNO; it sees a third of the degrees that latitudes can carry.
-        epochs, batch_size, learning_rate: of the training.
+        epochs, batch_size: of the training.
+        optimizer: its name.
+        learning_rate: at the beginning; it falls to zero along a cosine. By default the optimizer's own.
         seed: of data, weights and order.
         data, out: where data and results go.
         quick: a few minutes on two cores.
@@ -48,7 +51,8 @@ class Settings:
     width: int = 32
     epochs: int = 10
     batch_size: int = 8
-    learning_rate: float = 3e-3
+    optimizer: OptimizerName = "adamw"
+    learning_rate: float | None = None
     seed: int = 0
     data: Path = Path("data/shallow_water_sphere")
     out: Path = Path("results/shallow_water_sphere")
@@ -94,7 +98,7 @@ def train_step(data: TaskDataset, error: Callable[..., Tensor], settings: Settin
     network = SFNO(3, 3, domain=data.domain, width=settings.width, num_layers=4, num_degrees=degrees)
     statistics = data.statistics
     model = Normalized(network, input_statistics=statistics.input, target_statistics=statistics.target)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate)
+    optimizer = make_optimizer(settings.optimizer, model, settings.learning_rate, pace=1.5)
     num_steps = settings.epochs * -(-len(data) // settings.batch_size)
     schedule = PerStep(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps))
     trainer = Trainer(model, optimizer, loss=error, scheduler=schedule)

@@ -12,14 +12,13 @@ picture and the trained operator in ``results/your_file``.
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import _figures
 import h5py
 import numpy as np
 import torch
 import tyro
-from _optimizers import OPTIMIZERS
+from _optimizers import OptimizerName, SampleErrors, make_optimizer
 from _tables import markdown, save_table
 from matplotlib import pyplot as plt
 from torch import Tensor, nn
@@ -66,7 +65,7 @@ class Settings:
 
     file: Path | None = None
     axes: str | None = None
-    optimizer: Literal["adamw", "lion", "muon", "soap", "m3", "nvrm"] = "adamw"
+    optimizer: OptimizerName = "adamw"
     learning_rate: float | None = None
     pairs: int = 4000
     epochs: int = 20
@@ -127,12 +126,11 @@ def train_model(data: FieldDataset, train: Subset, settings: Settings) -> tuple[
     operator = FNO(u.shape[1], v.shape[1], domain=data.domain, width=settings.width, modes=modes)
     statistics = {"input_statistics": ChannelStatistics.of(u), "target_statistics": ChannelStatistics.of(v)}
     model = Normalized(operator.to(u.dtype), **statistics)
-    choice = OPTIMIZERS[settings.optimizer]
-    optimizer = choice.make(model, settings.learning_rate or choice.learning_rate)
+    optimizer = make_optimizer(settings.optimizer, model, settings.learning_rate, gives_residuals=True)
     steps = settings.epochs * -(-len(train) // settings.batch_size)
     schedule = PerStep(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps))
     metrics = {"nrmse": lambda prediction, target: nrmse(prediction, target, domain=data.domain)}
-    trainer = Trainer(model, optimizer, loss=RelativeL2(data.domain), metrics=metrics, scheduler=schedule)
+    trainer = Trainer(model, optimizer, loss=SampleErrors(data.domain), metrics=metrics, scheduler=schedule)
     trainer.fit(train, epochs=settings.epochs, batch_size=settings.batch_size, seed=settings.seed)
     return model.eval(), trainer
 
