@@ -37,7 +37,7 @@ class AccuracySize:
     batch_size: int = 4
 
     def network(self, kind: str, domain: Domain) -> nn.Module:
-        """Either operator. MgNO smooths after the coarse correction only: half the work, the same error."""
+        """Either operator. MgNO smooths after the coarse correction only, which is little more than half the work."""
         if kind == "FNO":
             return FNO(1, 1, domain=domain, width=self.width_of_fno, num_layers=4, modes=16)
         return MgNO(1, 1, domain=domain, width=self.width_of_mgno, num_layers=4, levels=self.levels, pre_smoothing=0)

@@ -16,6 +16,8 @@ class Extension(ABC):
     is_zero = False
     # How many points at each end the ghost values depend on.
     depth = 1
+    # The ghost value over the nearest one, if that is all it depends on; 0 if not.
+    nearest = 0
 
     @abstractmethod
     def below(self, first: Sequence[Tensor], last: Sequence[Tensor]) -> Tensor:
@@ -75,6 +77,8 @@ class EvenAboutNode(Extension):
 class EvenAboutFace(Extension):
     """Zero slope at a wall half a spacing away: the first value again."""
 
+    nearest = 1
+
     def below(self, first: Sequence[Tensor], last: Sequence[Tensor]) -> Tensor:
         """The first value."""
         return first[0]
@@ -100,6 +104,8 @@ class OddAboutNode(Extension):
 
 class OddAboutFace(Extension):
     """Zero at a wall half a spacing away: minus the first value."""
+
+    nearest = -1
 
     def below(self, first: Sequence[Tensor], last: Sequence[Tensor]) -> Tensor:
         """Minus the first value."""
