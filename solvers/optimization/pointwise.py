@@ -230,12 +230,13 @@ class PointwiseProblem(LeastSquaresProblem):
     def _derivatives(self, w: Tensor) -> tuple[Tensor, tuple[tuple[Tensor, ...], ...], list[tuple[Tensor, ...]]]:
         """``a phi``, its slopes by equation and term, and ``a^2 phi . phi_kl`` by term and term."""
 
-        def slopes_of(*tau: Tensor) -> tuple[tuple[tuple[Tensor, ...], ...], Tensor]:
+        def slopes_of(*tau: Tensor) -> tuple[tuple[Tensor, ...], ...]:
             residual, pull_back, *_ = vjp(self._at, *tau)
-            return tuple(pull_back(unit) for unit in _units(residual)), residual
+            return tuple(pull_back(unit) for unit in _units(residual))
 
         tau = self.values(w).unbind(1)
-        slopes, pull_back, residual = vjp(slopes_of, *tau, has_aux=True)
+        residual = self._at(*tau)
+        slopes, pull_back, *_ = vjp(slopes_of, *tau)
         zero, count = torch.zeros_like(residual[0]), len(tau)
         curvatures = [
             pull_back(tuple(tuple(r if j == k else zero for j in range(count)) for r in residual)) for k in range(count)
