@@ -82,10 +82,15 @@ def _relative(values: np.ndarray, target: np.ndarray) -> float:
 
 
 def draw_errors(path: Path, rows: Mapping[str, Mapping[int, float]], *, trained_at: Sequence[int]) -> None:
-    """Error over resolution, one line per model; dotted lines mark the resolutions seen in training."""
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    """Error over resolution, one line per model; dotted lines mark the resolutions seen in training.
+
+    What a name has behind a comma is a variant: it shares the colour, and the model itself is dashed.
+    """
+    figure, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
+    models = list(dict.fromkeys(name.split(",")[0] for name in rows))
     for name, row in rows.items():
-        axes.loglog(list(row), list(row.values()), marker="o", label=name)
+        style, colour = "-" if "," in name else "--", f"C{models.index(name.split(',')[0])}"
+        axes.loglog(list(row), list(row.values()), style, color=colour, marker="o", label=name)
     for n in trained_at:
         axes.axvline(n, color="grey", linestyle=":")
     resolutions = list(next(iter(rows.values())))
@@ -93,7 +98,7 @@ def draw_errors(path: Path, rows: Mapping[str, Mapping[int, float]], *, trained_
     axes.set_xticks(resolutions, [str(n) for n in resolutions])
     axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside right upper")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
