@@ -1,4 +1,4 @@
-"""A converted U-Net at its reference resolution against the plain one: what being an operator costs there."""
+"""A converted U-Net against the plain one on the same grid: what being an operator costs, there and on finer grids."""
 
 from torch import nn
 
@@ -29,6 +29,12 @@ def converted(case: FieldCase) -> nn.Module:
     return to_operator(encoder_decoder(case), Domain.periodic((1.0, 1.0)), resolution=case.shape)
 
 
+def trained_on_half(case: FieldCase) -> nn.Module:
+    """The same, whose reference has half as many points per axis: kernels of twice as many, smoothed between taps."""
+    half = tuple(n // 2 for n in case.shape)
+    return to_operator(encoder_decoder(case), Domain.periodic((1.0, 1.0)), resolution=half)
+
+
 def share_weights(operator: nn.Module, net: nn.Module) -> None:
     """State moves both ways."""
     net.load_state_dict(operator.state_dict())
@@ -44,4 +50,15 @@ REFERENCE = Comparison(
     measure=(Forward(), ForwardBackward()),
     accuracy=AgainstFloat64(tolerance=1e-5),
     target=0.87,
+)
+
+TWICE = Comparison(
+    name="convert/encoder_decoder/64x64-trained-at-32",
+    ours=trained_on_half,
+    peer=encoder_decoder,
+    peer_name="the plain network, which is another function here",
+    match=share_weights,
+    case=FieldCase(batch=8, channels=1, shape=(64, 64)),
+    measure=(Forward(), ForwardBackward()),
+    accuracy=AgainstFloat64(tolerance=1e-5),
 )
