@@ -94,7 +94,7 @@ def draw(path: Path, problem: PointProblem, courses: Mapping[str, Course]) -> No
         error = courses[best].network(x).squeeze(1) - problem.exact(x)
     limit = error.abs().max().item()
     shown = right.scatter(*x[:, :2].T.numpy(), c=error.numpy(), s=4, marker="s", cmap="RdBu_r", vmin=-limit, vmax=limit)
-    right.set(title=f"error of {best}")
+    right.set(title=f"error of {best}", xlabel="first coordinate", ylabel="second coordinate")
     figure.colorbar(shown, ax=right)
     figure.savefig(path, dpi=110)
     plt.close(figure)

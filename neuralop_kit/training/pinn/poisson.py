@@ -79,7 +79,7 @@ class Poisson5D(Poisson):
 
         f = pi^2 sum_i cos(pi x_i),    u = sum_i cos(pi x_i)
 
-    1,000 points inside, 30 on each of the ten faces; network 5-64-1, 449 weights. Published errors are after 3000 s on
+    1,500 points inside, 50 on each of the ten faces; network 5-64-1, 449 weights. Published errors are after 3000 s on
     a GPU, absolute ones divided by the root mean square of u, 1.58; that of SPRING after 7000 s, with points drawn anew
     each step, 3,500 of them, and a network 5-64-64-48-48-1 of 10,065 weights.
     Source: Dangel, Mueller and Zeinhofer (2024); Guzman-Cordero et al. (2025).
@@ -90,7 +90,7 @@ class Poisson5D(Poisson):
     """
 
     num_dims = 5
-    num_interior, num_per_face = 1000, 30
+    num_interior, num_per_face = 1500, 50
     published = MappingProxyType(
         {"ENGD": 3.5e-8, "SPRING": 1.6e-7, "KFAC": 1.6e-6, "Hessian-free": 3.9e-6, "L-BFGS": 5.6e-4, "Adam": 7.0e-4}
     )
