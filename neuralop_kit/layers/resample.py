@@ -52,10 +52,11 @@ class Resample(nn.Module):
         super().__init__()
         if domain.num_dims > 3:
             raise DomainError(f"expected a box of one to three dimensions, got {domain}; resample three axes at a time")
+        self.domain: Domain = domain
+        self.rules: tuple[Interpolation, ...] = ()
         if isinstance(domain, SphereDomain):
             if interpolation is not None:
                 raise DomainError(f"expected no rule for the axes of a sphere, got {interpolation}; leave it out")
-            self.domain, self.rules = domain, tuple[Interpolation, ...]()
             return
         if interpolation is None:
             rules: list[Interpolation] = [Trigonometric() if axis.is_periodic else Cubic() for axis in domain.axes]
@@ -67,7 +68,7 @@ class Resample(nn.Module):
             raise ArgumentError(f"expected rules for {domain.num_dims} axes, got {len(rules)}; give one for all")
         for rule, axis in zip(rules, domain.axes, strict=True):
             rule.check(axis)
-        self.domain, self.rules = domain, tuple(rules)
+        self.rules = tuple(rules)
 
     def forward(self, u: Tensor, shape: Sequence[int]) -> Tensor:
         """``u`` on the grid of ``shape``; ``u`` itself where this is its grid already."""
