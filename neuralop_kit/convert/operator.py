@@ -16,7 +16,8 @@ from neuralop_kit.convert.report import Report
 from neuralop_kit.convert.tracing import Untraceable, is_leaf, num_required_inputs, skeleton, trace
 from neuralop_kit.convert.watching import keep, watch
 from neuralop_kit.solvers.domain import Domain
-from neuralop_kit.solvers.errors import ArgumentError
+from neuralop_kit.solvers.errors import ArgumentError, DomainError
+from neuralop_kit.solvers.sphere import SphereDomain
 
 
 class Operator(nn.Module):
@@ -150,6 +151,11 @@ def to_operator(
         raise ArgumentError(
             f"expected a network of one field, got {num_required_inputs(net)} arguments without a default; "
             "wrap it in a module that takes a field"
+        )
+    if isinstance(domain, SphereDomain):
+        raise DomainError(
+            f"expected a box, got {domain}: pixels of a latitude-longitude grid shrink towards the poles, and kernels "
+            "trained on them are no kernels on the sphere; build an SFNO, or pass the box of angles to accept that"
         )
     domain.check_shape(resolution)
     settings = Settings(domain, kernel_of(kernel), latent == "fixed", trapezoid, alias_free)

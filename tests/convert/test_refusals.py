@@ -18,7 +18,7 @@ from neuralop_kit.convert import (
     register_rule,
     to_operator,
 )
-from neuralop_kit.solvers.errors import ArgumentError, RegistryError, ShapeError
+from neuralop_kit.solvers.errors import ArgumentError, DomainError, RegistryError, ShapeError
 from tests.convert.cases import TORUS, waves
 
 BOX = Domain.box((1.0, 1.0), boundary="neumann", nodes="cell")
@@ -337,3 +337,8 @@ def test_coarser_than_the_reference_is_said_aloud():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         operator(torch.randn(1, 1, 32, 48, dtype=torch.float64))
+
+
+def test_spheres_are_refused():
+    with pytest.raises(DomainError, match="expected a box"):
+        to_operator(nn.Conv2d(1, 1, 3, padding=1), Domain.sphere(), resolution=(9, 16))
