@@ -201,7 +201,8 @@ SPIRAL = Study(
     caption=(
         "A stochastic spiral from its mean and variance at 30 times, SOSRI2; quality is the mean squared error of both "
         "(less is better), evaluations are those of the drift in one solve. Published for the spiral: error 529 to "
-        "502 (0.95) at 0.022; for MNIST, in the other study, 411 to 185 (0.45)."
+        "502 (0.95) at 0.022; for MNIST, in the other study, 411 to 185 (0.45). "
+        "Weight: 5 on sums of E h."
     ),
 )  # fmt: skip
 CLASSIFICATION = Study(
@@ -216,6 +217,6 @@ CLASSIFICATION = Study(
     caption=(
         "Digits of 8 x 8 points, SOSRI2; quality is test accuracy in percent with ten paths per image, evaluations are "
         "those of the drift in one solve for the test set. Published, MNIST: error 411 to 185 (0.45) at 96.95 and "
-        "96.27 percent, stiffness 411 to 382 (0.93)."
+        "96.27 percent, stiffness 411 to 382 (0.93). Weight: 50 on means of E h."
     ),
 )  # fmt: skip
