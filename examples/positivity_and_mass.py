@@ -147,12 +147,13 @@ def main(settings: Settings) -> None:
 
 
 def draw(path: Path, states: dict[str, Tensor]) -> None:
-    """The last state of each; negative values stand out in red."""
+    """The last state of each; negative values would stand out in red, lost mass stands in the title."""
     figure, axes = plt.subplots(1, len(states), figsize=(3.6 * len(states), 3.4), layout="constrained")
     limit = states["truth"][0].max().item()
     for axis, (name, u) in zip(axes, states.items(), strict=True):
         shown = axis.imshow(u[0, 0].T, origin="lower", cmap="RdBu", vmin=-limit, vmax=limit)
-        axis.set(title=f"{name}: min {u[0].min().item():.1e}", xticks=[], yticks=[])
+        change = (u[0].sum() / states["truth"][0].sum() - 1).item()
+        axis.set(title=f"{name}: mass {change:+.1%}, min {u[0].min().item():.1e}", xticks=[], yticks=[])
     figure.colorbar(shown, ax=axes, shrink=0.8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
