@@ -10,7 +10,7 @@ from neuralop_kit.training.pinn import Heat1D
 
 
 def test_every_optimizer_has_a_row():
-    size = PinnSize(seconds=0.02, num_seeds=2, num_rates=2, problems=(Heat1D(),))
+    size = PinnSize(problems=((Heat1D(), 0.02),), num_seeds=2, num_rates=2)
     rows = list(compare(size, Setting()))
     assert [row["optimizer"] for row in rows] == list(CONTESTANTS)
     for row in rows:
