@@ -1,8 +1,8 @@
 """What a step costs: Sven and Gauss-Newton against Adam on one network, Lion against torch's AdamW.
 
-A ratio of one third for the Gram family is what we aim at. In process time on a busy machine Gauss-Newton took 2.5 to
-2.8 times as long as Adam, which meets it, and Sven 3.1 to 3.5, which does not: its eigenvectors cost more than a
-Cholesky factor. A step of that family does far more than one of Adam, which is another question than its time.
+A ratio of one third for the Gram family is what we aim at. In process time on a busy machine, steps in turn,
+Gauss-Newton takes 2.3 to 2.4 times as long as Adam, and Sven 2.8 to 3.0, close to the limit: its eigenvectors alone cost
+two thirds of a step of Adam. A step of that family does far more than one of Adam, which is another question than its time.
 """
 
 from collections.abc import Callable, Sequence

@@ -13,7 +13,7 @@ from neuralop_kit.models import FNO
 from neuralop_kit.optim import Automatic, BatchedVJP, GaussNewton, Ghost, Sven
 from neuralop_kit.optim.gram import pieces as pieces_module
 from neuralop_kit.optim.gram.jacobian import FactoredJacobian
-from neuralop_kit.optim.gram.pieces import OuterPiece
+from neuralop_kit.optim.gram.pieces import MatrixPiece, OuterPiece
 from neuralop_kit.solvers.errors import ArgumentError
 
 DOUBLE = {"dtype": torch.float64}
@@ -365,3 +365,34 @@ def test_recording_leaves_no_global_hook_behind():
     Sven(net.parameters()).step(lambda: net(x)[:, 0] - 1.0)
     assert len(module_hooks._global_forward_hooks_with_kwargs) == before
     assert len(module_hooks._global_forward_hooks) == 0
+
+
+def test_a_weight_and_its_bias_share_the_products_of_their_cotangents(monkeypatch):
+    torch.manual_seed(0)
+    inputs, cotangents = torch.randn(6, 1, 16).double(), torch.randn(6, 1, 12).double()
+    weight = OuterPiece(0, 0, inputs, cotangents)
+    bias = MatrixPiece(192, 0, cotangents.squeeze(1))
+    strangers = {
+        "same numbers, other memory": MatrixPiece(192, 0, cotangents.squeeze(1).clone()),
+        "same memory, other rows": MatrixPiece(192, 2, cotangents.squeeze(1)),
+        "part of it": MatrixPiece(192, 0, cotangents.squeeze(1)[:, :5]),
+    }
+    calls = []
+    original = pieces_module._products
+    monkeypatch.setattr(pieces_module, "_products", lambda *args: calls.append(1) or original(*args))
+
+    def check(other: MatrixPiece) -> bool:
+        calls.clear()
+        columns = 192 + other.num_columns
+        jacobian = FactoredJacobian(
+            8, columns, [other, weight], factor_eps=1e-16, memory_budget=2**20, device=torch.device("cpu")
+        )
+        dense = jacobian.dense()
+        torch.testing.assert_close(jacobian.gram(), dense @ dense.T, rtol=1e-13, atol=1e-13)
+        w = torch.randn(8).double()
+        torch.testing.assert_close(jacobian.transposed_times(w), dense.T @ w, rtol=1e-13, atol=1e-13)
+        return pieces_module.bias_of(weight, [other]) is not None
+
+    assert check(bias)
+    assert calls == [1, 1]
+    assert not any(check(other) for other in strangers.values())

@@ -80,6 +80,7 @@ class Ghost(Engine):
     def __init__(self, *, memory_budget: int = 2**30) -> None:
         super().__init__(memory_budget=memory_budget)
         self._known: dict[Hashable, list[list[int]]] = {}
+        self._needs_copies = False
 
     def linearize(self, function: ResidualFunction, parameters: Sequence[Tensor], weights: Weights) -> Linearization:
         """See :class:`Engine`."""
@@ -94,14 +95,19 @@ class Ghost(Engine):
         """:meth:`linearize`, with an :class:`UnrecordableError` where it cannot be done."""
         recorder = Recorder(parameters)
         try:
-            blocks = residual_blocks(recorder.run(function), weights)
+            value = recorder.run(function, copies=self._needs_copies)
+            if recorder.foreign and not self._needs_copies:
+                # From now on in the first run.
+                self._needs_copies, recorder = True, Recorder(parameters)
+                value = recorder.run(function)
+            blocks = residual_blocks(value, weights)
         except RuntimeError as error:
             # Function transforms inside the residual do not go through recorded products.
             raise UnrecordableError("cannot be recorded") from error
         check_graph(blocks)
         r = finite(joined(blocks))
         recordings = [record_rows(recorder, rows, torch.ones_like(rows)) for rows in blocks.values()]
-        if not any(recording.batches for recording in recordings):
+        if not any(recording.sizes for recording in recordings):
             raise UnrecordableError("uses no layer that can be recorded")
         key = tuple((len(rows), *rec.sizes) for rows, rec in zip(blocks.values(), recordings, strict=True))
         is_new = key not in self._known

@@ -134,9 +134,8 @@ def filtered(filter_: Filter, singular_values: Tensor, floor: float) -> tuple[Te
         singular_values: descending.
         floor: relative size of the noise in them; what is below is dropped too.
     """
+    count = int((singular_values > max(filter_.rtol, floor) * singular_values[0]).sum())
     values = torch.zeros_like(singular_values)
-    keep = singular_values > max(filter_.rtol, floor) * singular_values[0]
-    count = int(keep.sum())
     if count:
         values[:count] = filter_(singular_values[:count])
-    return values, int((values != 0).sum())
+    return values, int(values.count_nonzero())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from neuralop_kit.optim.gram.pieces import Piece, add_gram
+from neuralop_kit.optim.gram.pieces import MatrixPiece, OuterPiece, Piece, add_gram, add_layer_gram, bias_of, ghost_pays
 
 
 class Jacobian(ABC):
@@ -136,11 +136,20 @@ class FactoredJacobian(Jacobian):
         return self._rows(0, self.num_rows)
 
     def gram(self) -> Tensor:
-        """``J J^T``, parameter by parameter."""
+        """``J J^T``, parameter by parameter; a weight and its bias at once where they have a factor in common."""
         total = self._zeros(self.num_rows, self.num_rows)
         parameters: dict[int, list[Piece]] = {}
         for piece in self.pieces:
             parameters.setdefault(piece.columns.start, []).append(piece)
+        single = [pieces[0] for pieces in parameters.values() if len(pieces) == 1]
+        biases = [piece for piece in single if isinstance(piece, MatrixPiece)]
+        for piece in single:
+            if not isinstance(piece, OuterPiece) or not ghost_pays([piece], len(total), self.memory_budget):
+                continue
+            bias = bias_of(piece, biases)
+            if bias is not None:
+                add_layer_gram(total, piece)
+                del parameters[piece.columns.start], parameters[bias.columns.start]
         for pieces in parameters.values():
             add_gram(total, pieces, memory_budget=self.memory_budget)
         return total
@@ -163,8 +172,13 @@ class FactoredJacobian(Jacobian):
 
     def transposed_times(self, w: Tensor) -> Tensor:
         """``J^T w``."""
+        pieces = sorted(self.pieces, key=lambda piece: piece.columns.start)
+        ends = [0, *(piece.columns.stop for piece in pieces)]
+        if [piece.columns.start for piece in pieces] == ends[:-1] and ends[-1] == self.num_columns:
+            # Side by side without gaps: nothing to add up.
+            return torch.cat([piece.transposed_times(w[piece.rows]) for piece in pieces]).double()
         out = self._zeros(self.num_columns)
-        for piece in self.pieces:
+        for piece in pieces:
             out[piece.columns] += piece.transposed_times(w[piece.rows])
         return out
 

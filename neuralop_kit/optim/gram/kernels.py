@@ -81,11 +81,11 @@ class LinearKernel(Kernel):
 
     def input_tokens(self, x: Tensor) -> Tensor:
         """Middle axes joined."""
-        return x.reshape(len(x), -1, x.shape[-1])
+        return x.unsqueeze(1) if x.ndim == 2 else x.reshape(x.shape[0], -1, x.shape[-1])
 
     def output_tokens(self, g: Tensor) -> Tensor:
         """Middle axes joined."""
-        return g.reshape(len(g), -1, g.shape[-1])
+        return g.unsqueeze(1) if g.ndim == 2 else g.reshape(g.shape[0], -1, g.shape[-1])
 
 
 class ConvKernel(Kernel):
@@ -137,8 +137,15 @@ class _Product(torch.autograd.Function):
         (g,), (x, anchor) = grads, ctx.saved_tensors
         if ctx.kernel.recorder.is_recording:
             ctx.kernel.record(x, g, ctx.with_bias)
-        dx = _Adjoint.apply(g, anchor, ctx.kernel, x.shape) if ctx.needs_input_grad[0] else None
-        return dx, None, None, None
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None
+        # Only where derivatives of derivatives are to come must this product be recordable as well.
+        linear = _Adjoint.apply if torch.is_grad_enabled() else _adjoint
+        return linear(g, anchor, ctx.kernel, x.shape), None, None, None
+
+
+def _adjoint(g: Tensor, anchor: Tensor, kernel: Kernel, shape: Sequence[int]) -> Tensor:
+    return kernel.adjoint(g, shape)
 
 
 class _Adjoint(torch.autograd.Function):

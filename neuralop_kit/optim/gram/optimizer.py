@@ -214,15 +214,15 @@ class LinearProblem:
         """Write all weights: the start plus ``size`` times the direction, added in float64 and rounded once."""
         parts = direction.split([real_size(p) for p in self.parameters])
         for parameter, start, part in zip(self.parameters, self.start, parts, strict=True):
-            real_view(parameter.data).copy_(torch.add(start, part.view(start.shape), alpha=size))
+            torch.add(start, part.view(start.shape), alpha=size, out=real_view(parameter.data))
 
 
 def _per_weight(rows: list[tuple[Tensor, dict[str, Any]]], name: str) -> Tensor:
     """An option of the groups for each weight, or one number if all groups agree."""
     device = rows[0][0].device
-    values = [torch.as_tensor(group[name], dtype=torch.float64, device=device) for _, group in rows]
     if all(group is rows[0][1] for _, group in rows):
-        return values[0]
+        return torch.as_tensor(rows[0][1][name], dtype=torch.float64, device=device)
+    values = [torch.as_tensor(group[name], dtype=torch.float64, device=device) for _, group in rows]
     return torch.cat([value.expand(real_size(p)) for (p, _), value in zip(rows, values, strict=True)])
 
 

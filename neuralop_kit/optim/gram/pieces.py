@@ -34,7 +34,10 @@ class Piece(ABC):
 
     @abstractmethod
     def transposed_times(self, w: Tensor) -> Tensor:
-        """The transposed block times the rows' part of a vector."""
+        """The transposed block times the rows' part of a vector, at the precision of the factors, float32 at least.
+
+        What is lost is what a rounding of J changes.
+        """
 
     def own_rows(self, start: int, stop: int) -> slice:
         """The rows ``start`` to ``stop`` of J, as far as they are here, counted from the first one here."""
@@ -42,7 +45,7 @@ class Piece(ABC):
 
 
 class MatrixPiece(Piece):
-    """A block that is held as it is."""
+    """A block that is held as it is; of the bias of a layer it is the cotangents of the layer's weight."""
 
     def __init__(self, column: int, row: int, matrix: Tensor) -> None:
         super().__init__(column, row, *matrix.shape)
@@ -61,9 +64,9 @@ class MatrixPiece(Piece):
         return self.matrix.double() @ v
 
     def transposed_times(self, w: Tensor) -> Tensor:
-        """Product; see :meth:`OuterPiece.transposed_times` for its precision."""
+        """Product."""
         matrix = self.matrix.to(torch.promote_types(self.matrix.dtype, torch.float32))
-        return (matrix.T @ w.to(matrix.dtype)).double()
+        return matrix.T @ w.to(matrix.dtype)
 
 
 class OuterPiece(Piece):
@@ -75,7 +78,7 @@ class OuterPiece(Piece):
     """
 
     def __init__(self, column: int, row: int, inputs: Tensor, cotangents: Tensor) -> None:
-        super().__init__(column, row, len(inputs), inputs.shape[2] * cotangents.shape[2])
+        super().__init__(column, row, inputs.shape[0], inputs.shape[2] * cotangents.shape[2])
         # Kept as they came: in float64 they would be the largest thing that a step of a float32 network holds.
         self.inputs, self.cotangents = inputs, cotangents
 
@@ -96,13 +99,10 @@ class OuterPiece(Piece):
         return (images * self.cotangents).sum(dim=(1, 2))
 
     def transposed_times(self, w: Tensor) -> Tensor:
-        """``sum_bt w_b g_bt (x) a_bt``, one product of matrices.
-
-        At the precision of the factors: what is lost is what a rounding of J changes.
-        """
+        """``sum_bt w_b g_bt (x) a_bt``, one product of matrices."""
         inputs = self.inputs.to(torch.promote_types(self.inputs.dtype, torch.float32)).flatten(0, 1)
         weighted = (self.cotangents * w.to(inputs.dtype).view(-1, 1, 1)).flatten(0, 1)
-        return (weighted.T @ inputs).flatten().double()
+        return (weighted.T @ inputs).flatten()
 
     def ghost_products(self, other: "OuterPiece") -> Tensor:
         """``<row_b, row_c> = sum_ts (g_bt . g_cs)(a_bt . a_cs)``, nothing multiplied out."""
@@ -120,6 +120,25 @@ def _products(left: Tensor, right: Tensor) -> Tensor:
     return rows @ (rows if right is left else right.flatten(0, 1).double()).T
 
 
+def bias_of(weight: OuterPiece, biases: Sequence[MatrixPiece]) -> MatrixPiece | None:
+    """The piece among ``biases`` that is the very memory of the cotangents of ``weight``, if there is one."""
+    if weight.inputs.shape[1] != 1:
+        return None
+    rows = weight.cotangents.squeeze(1)
+    place = (rows.data_ptr(), rows.shape, rows.stride())
+    for piece in biases:
+        same = (piece.matrix.data_ptr(), piece.matrix.shape, piece.matrix.stride()) == place
+        if same and piece.rows == weight.rows:
+            return piece
+    return None
+
+
+def add_layer_gram(total: Tensor, weight: OuterPiece) -> None:
+    """Add what a weight and its bias give, for one token: ``(g_b . g_c) (a_b . a_c + 1)``."""
+    products = _products(weight.inputs, weight.inputs).add_(1.0)
+    total[weight.rows, weight.rows].addcmul_(products, _products(weight.cotangents, weight.cotangents))
+
+
 def add_gram(total: Tensor, pieces: Sequence[Piece], *, memory_budget: int) -> None:
     """Add ``J_p J_p^T`` to ``total``, where ``pieces`` are all blocks of one parameter.
 
@@ -127,7 +146,7 @@ def add_gram(total: Tensor, pieces: Sequence[Piece], *, memory_budget: int) -> N
     ``rows^2 d_in d_out``; the cheaper one that fits the budget is taken, the second one in slices of columns.
     """
     outer = [piece for piece in pieces if isinstance(piece, OuterPiece)]
-    if len(outer) == len(pieces) and _ghost_pays(outer, len(total), memory_budget):
+    if len(outer) == len(pieces) and ghost_pays(outer, len(total), memory_budget):
         for left in outer:
             for right in outer:
                 total[left.rows, right.rows] += left.ghost_products(right)
@@ -147,7 +166,7 @@ def add_gram(total: Tensor, pieces: Sequence[Piece], *, memory_budget: int) -> N
         total.addmm_(block, block.T)
 
 
-def _ghost_pays(pieces: Sequence[OuterPiece], num_rows: int, memory_budget: int) -> bool:
+def ghost_pays(pieces: Sequence[OuterPiece], num_rows: int, memory_budget: int) -> bool:
     """Whether ghost products are cheaper than multiplying out, and fit."""
     tokens = [piece.num_rows * piece.inputs.shape[1] for piece in pieces]
     widths = [piece.inputs.shape[2] + piece.cotangents.shape[2] for piece in pieces]

@@ -46,8 +46,14 @@ class Recorder(TorchFunctionMode):
         """Which parameter a tensor is; None for other tensors."""
         return self.indices.get(id(tensor))
 
-    def run(self, function: Callable[[], Any]) -> Any:
-        """The value of ``function``, recorded."""
+    def run(self, function: Callable[[], Any], *, copies: bool = True) -> Any:
+        """The value of ``function``, recorded; without ``copies`` layers alone, and all else is foreign.
+
+        A hook on all modules makes each of their calls slower, which is seen where networks are small.
+        """
+        if not copies:
+            with self:
+                return function()
         hook = register_module_forward_hook(self._copy_per_sample, with_kwargs=True)
         try:
             with self:

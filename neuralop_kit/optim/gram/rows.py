@@ -26,7 +26,8 @@ class Recording:
     @property
     def sizes(self) -> list[int]:
         """Number of samples of each batch."""
-        return [len(factors[0]) for factors in self.batches]
+        firsts = [use.inputs for use in self.uses] + [gradient for _, gradient in self.copies]
+        return [first.shape[0] for first in firsts]
 
 
 def record_rows(recorder: Recorder, rows: Tensor, cotangents: Tensor) -> Recording:
@@ -93,7 +94,7 @@ def row_pieces(recording: Recording, starts: Sequence[int], row: int, columns: S
         kernel = use.kernel
         if kernel.weight_index is not None:
             # Tokens of one sample and one weight add up: all uses together are one piece.
-            key = (kernel.weight_index, row + start, len(use.inputs), use.inputs.shape[2])
+            key = (kernel.weight_index, row + start, use.inputs.shape[0], use.inputs.shape[2])
             tokens.setdefault(key, []).append(use)
         if use.with_bias and kernel.bias_index is not None:
             # Of a single token there is nothing to add up, and nothing to copy.
