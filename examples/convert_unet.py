@@ -173,7 +173,8 @@ class BetweenInterpolations(nn.Module):
 def main(settings: Settings) -> None:
     """Sample, train, convert, train on, compare, draw."""
     if settings.quick:
-        settings = replace(settings, samples=400, epochs=30, tune_epochs=6, width=8)
+        resolution = 16 if settings.problem == "burgers" else 8
+        settings = replace(settings, resolution=resolution, samples=400, epochs=30, tune_epochs=6, width=8)
     n, domain, seed = settings.resolution, PROBLEMS[settings.problem].domain, settings.seed
     torch.manual_seed(seed)
     coarse, fine = (sample(settings, m, settings.samples, seed) for m in (n, 2 * n))
