@@ -50,7 +50,9 @@ class ExpertsSize:
 
     The residual of these grids has an error of its own, at the corner where the front enters: 0.009 in the times that
     are seen, for the function among all that makes it smallest. After 300 steps, one constraint and coupled experts
-    have come close to it (0.014 and 0.012), and nothing tells them apart any more.
+    have come close to it (0.014 and 0.012), and nothing tells them apart any more. The network sees the start,
+    one number: a single function that is good for it would do, and more coefficients help only while the network is not
+    finished.
     """
 
     points: int
