@@ -1,8 +1,8 @@
 """What a step costs: Sven and Gauss-Newton against Adam on one network, Lion against torch's AdamW.
 
 A ratio of one third for the Gram family is what we aim at. In process time on a busy machine, steps in turn,
-Gauss-Newton takes 2.3 to 2.4 times as long as Adam, and Sven 2.8 to 3.0, close to the limit: its eigenvectors alone cost
-two thirds of a step of Adam. A step of that family does far more than one of Adam, which is another question than its time.
+Gauss-Newton takes 2.3 to 2.4 times as long as Adam, and Sven 2.8 to 3.0, close to the limit: its eigenvectors alone
+cost two thirds of a step of Adam. A step of that family does far more than one of Adam, which is another question.
 """
 
 from collections.abc import Callable, Sequence
