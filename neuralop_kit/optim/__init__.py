@@ -32,8 +32,8 @@ NodePerturbation  differences for noise on the outputs of layers
 EvolutionStrategy antithetic, by rank
 ForwardGradient   exact derivatives along random directions, in forward mode
 
-Parameters that FSDP2 has sharded are taken by Lion, PowerPropSGD, DeltaMomentum, DeltaGD, SPSA, EvolutionStrategy, and by
-NVRM and MultiFrequency around such; the others need them whole and say so when they are made.
+Parameters that FSDP2 has sharded are taken by Lion, PowerPropSGD, DeltaMomentum, DeltaGD, SPSA, EvolutionStrategy, and
+by NVRM and MultiFrequency around such; the others need them whole and say so when they are made.
 What kind of solution was found: :mod:`neuralop_kit.optim.diagnostics`.
 To build on: KitOptimizer, GramOptimizer, QuasiNewton, ZerothOrder.
 """
