@@ -88,7 +88,7 @@ def experts(
         if kind == "random"
         else Partition(domain, (1, 1 if kind == "global" else NUM_EXPERTS))
     )
-    # Chosen among weights of (10, 3), (10, 10), (30, 3), (30, 10) and (100, 3) with other seeds and starts.
+    # Chosen among weights of (10, 3), (10, 10), (30, 3), (30, 10) and (100, 3) on one other seed with other starts.
     interfaces: dict[str, Interface] = {"overlap": Overlap((0.1, 0.1)), "coupled": Coupled(30.0, 3.0)}
     return MixtureOfExperts(
         LeastSquaresConstraint(residual, domain, conditions=CONDITIONS, ridge=ridge),
