@@ -76,8 +76,8 @@ class FieldFile:
                 part = block[:, :, first : first + variable.num_components]
                 self._fill(part, variable, samples, frames)
                 first += variable.num_components
-        part = slice(samples.start, samples.stop), slice(frames.start, frames.stop, frames.step)
-        new = [seen[part] for seen in self._seen_by(roles) if not seen[part].all()]
+        where = slice(samples.start, samples.stop), slice(frames.start, frames.stop, frames.step)
+        new = [seen[where] for seen in self._seen_by(roles) if not seen[where].all()]
         if new:
             # A finite sum of squares is one of finite numbers, and is found faster; that of large ones may overflow.
             if not math.isfinite(np.vdot(block, block)):

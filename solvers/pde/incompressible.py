@@ -180,8 +180,8 @@ class IncompressibleFlow(TimeStepper):
 
     def _frequency(self, u: Tensor, spacing: tuple[float, ...]) -> Tensor:
         """Steps per time that each item needs, ``(batch,)``."""
-        speeds = [u[:, axis].abs().flatten(1).amax(dim=1) / h for axis, h in enumerate(spacing)]
-        return sum(speeds) / self.cfl + DIFFUSIVE_STEPS * self.viscosity * sum(h**-2 for h in spacing)
+        speeds = torch.stack([u[:, axis].abs().flatten(1).amax(dim=1) / h for axis, h in enumerate(spacing)])
+        return speeds.sum(dim=0) / self.cfl + DIFFUSIVE_STEPS * self.viscosity * sum(h**-2 for h in spacing)
 
 
 def _faces(u: Tensor) -> tuple[Tensor, Tensor]:
