@@ -197,12 +197,13 @@ SPIRAL = Study(
         num_steps=150, batch_size=100, tolerance=0.3, learning_rate=2e-2,
         regularizers={"error": ErrorRegularizer(5.0, over=sum_of_steps)},
     ),
-    check=promise(1.0, lambda own, others: own > 1.5 * others),
+    # The moments fix the drift, and with it the work: no gain is claimed, and counts vary by a twentieth.
+    check=promise(1.05, lambda own, others: own > 1.5 * others),
     caption=(
         "A stochastic spiral from its mean and variance at 30 times, SOSRI2; quality is the mean squared error of both "
         "(less is better), evaluations are those of the drift in one solve. Published for the spiral: error 529 to "
         "502 (0.95) at 0.022; for MNIST, in the other study, 411 to 185 (0.45). "
-        "Weight: 5 on sums of E h."
+        "Weight: 5 on sums of E h. The moments leave the drift little freedom: no gain is to be expected here."
     ),
 )  # fmt: skip
 CLASSIFICATION = Study(
