@@ -216,6 +216,6 @@ SOLVERS = Study(
     "scipy one by one, and the error of the integration in time that they buy: fewest steps below 1e-5. "
     "Beside scipy.integrate.solve_ivp on the same equation and grid, written apart; "
     "its tight solution is what both are compared with. Without scipy the error is that against shorter steps of our "
-    "own; schemes that choose their steps are as they are. Darcy, Helmholtz, and Navier-Stokes against the FNO paper's "
-    "scheme have tables of their own.",
+    "own; schemes that choose their steps are as they are. Darcy, and Navier-Stokes against the FNO paper's scheme, "
+    "have tables of their own; Helmholtz has none.",
 )  # fmt: skip

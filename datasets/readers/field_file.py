@@ -77,7 +77,8 @@ class FieldFile:
                 self._fill(part, variable, samples, frames)
                 first += variable.num_components
         where = slice(samples.start, samples.stop), slice(frames.start, frames.stop, frames.step)
-        new = [seen[where] for seen in self._seen_by(roles) if not seen[where].all()]
+        looked_at = [seen[where] for seen in self._seen_by(roles)]
+        new = [seen for seen in looked_at if not seen.all()]
         if new:
             # A finite sum of squares is one of finite numbers, and is found faster; that of large ones may overflow.
             if not math.isfinite(np.vdot(block, block)):

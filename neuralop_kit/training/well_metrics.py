@@ -92,9 +92,9 @@ def pearson(
 
     Blind to scale and offset: ``a t + b`` with positive ``a`` scores 1. A constant field has no correlation: NaN. The
     step at which it falls below 0.8 or 0.9 is how long a rollout of chaotic flow is said to be good for. Arguments as
-    for :func:`nrmse`; The Well counts every point alike.
+    for :func:`nrmse`.
 
-    Source: Pearson (1895); used for rollouts by Kochkov et al. (2021), PNAS 118, and among The Well's metrics.
+    Source: Pearson (1895); used for rollouts by Kochkov et al. (2021), PNAS 118.
 
     >>> t = torch.tensor([[[1.0, 2.0, 4.0]]])
     >>> round(pearson(3 * t + 1, t).item(), 6), round(pearson(-t, t).item(), 6)

@@ -181,7 +181,8 @@ class IncompressibleFlow(TimeStepper):
     def _frequency(self, u: Tensor, spacing: tuple[float, ...]) -> Tensor:
         """Steps per time that each item needs, ``(batch,)``."""
         speeds = torch.stack([u[:, axis].abs().flatten(1).amax(dim=1) / h for axis, h in enumerate(spacing)])
-        return speeds.sum(dim=0) / self.cfl + DIFFUSIVE_STEPS * self.viscosity * sum(h**-2 for h in spacing)
+        diffusive = DIFFUSIVE_STEPS * self.viscosity * math.fsum(h**-2 for h in spacing)
+        return speeds.sum(dim=0) / self.cfl + diffusive
 
 
 def _faces(u: Tensor) -> tuple[Tensor, Tensor]:

@@ -110,8 +110,8 @@ def test_agrees_to_eight_digits(case):
 
 
 def test_converges_to_elements_of_higher_order():
-    # Quadratic elements on a mesh four times as fine: their error is far below that of either grid of ours. Between
-    # hard walls this frequency is close to a resonance, and these grids are not yet fine enough for the order to show.
+    # Quadratic elements on a mesh four times as fine: their error is far below that of either grid of ours. Waves
+    # leave through these walls; between hard ones they stay, and on such coarse grids the order does not show yet.
     boundary, coefficient, layer = CASES["impedance"]
     coarse = (21, 31)
     fine, finest = (tuple(factor * (n - 1) + 1 for n in coarse) for factor in (2, 4))

@@ -79,6 +79,36 @@ class TestGrayScott(StepperContract):
         assert end[:, 1].std() > 0.02
 
 
+def fitzhugh_nagumo(u, v, laplacian):
+    return 0.02 * laplacian(u) + u - u**3 - 0.005 - v, 0.05 * laplacian(v) + u - v
+
+
+def gray_scott(u, v, laplacian):
+    eaten = u * v**2
+    return 0.002 * laplacian(u) + 0.04 * (1 - u) - eaten, 0.001 * laplacian(v) + eaten - 0.1 * v
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate", "diffusivities", "end"),
+    [(ReactionDiffusion, fitzhugh_nagumo, (0.02, 0.05), 1.0), (GrayScott, gray_scott, (0.002, 0.001), 20.0)],
+)
+def test_agrees_with_scipy_where_the_grid_resolves_it(kind, rate, diffusivities, end):
+    n, length = 32, 1.0
+    x = torch.arange(n, dtype=torch.float64) * (2 * torch.pi / n)
+    x, y = torch.meshgrid(x, x, indexing="ij")
+    start = torch.stack([0.6 + 0.2 * x.sin() * y.cos(), 0.3 + 0.2 * (x - y).cos()])
+    stepper = kind(Domain.periodic((length, length)), diffusivities=diffusivities, dt=end, num_substeps=200)
+    k = 2 * np.pi / length * np.fft.fftfreq(n, 1 / n)
+    squared = k[:, None] ** 2 + k**2
+
+    def flat_rate(t, state):
+        u, v = state.reshape(2, n, n)
+        return np.stack(rate(u, v, lambda w: np.fft.ifft2(-squared * np.fft.fft2(w)).real)).ravel()
+
+    solution = scipy.integrate.solve_ivp(flat_rate, (0, end), start.ravel(), method="DOP853", rtol=1e-10, atol=1e-12)
+    assert np.abs(stepper.step(start[None])[0].ravel() - solution.y[:, -1]).max() < 1e-7
+
+
 def test_wrong_diffusivities_are_refused():
     with pytest.raises(ArgumentError, match="two positive"):
         ReactionDiffusion(Domain.periodic((1.0,)), diffusivities=(1.0, -1.0), dt=0.1)
