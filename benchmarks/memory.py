@@ -9,6 +9,8 @@ unlike torch's profiler; it counts pages, and is good to about 2 MiB. Elsewhere 
 
 import ctypes
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,6 +18,9 @@ import torch
 from benchmarks.measures import Work
 
 PROCESS = Path("/proc/self")
+# Parameters of glibc's mallopt, and what its own adjustment ends at.
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
+USUAL = {TRIM_THRESHOLD: 2**26, MMAP_THRESHOLD: 2**25, MMAP_MAX: 2**16}
 
 
 def peak_bytes(work: Work, device: torch.device) -> int | None:
@@ -58,3 +63,24 @@ def return_free_pages() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+@contextmanager
+def pages_kept() -> Iterator[None]:
+    """Freed memory is used again, as torch's allocator does on CUDA, instead of being handed back to the kernel.
+
+    Fields of more than 32 MiB otherwise come as new pages, each of which the kernel clears: for cheap layers that costs
+    as much as the computation. Without glibc nothing happens.
+    """
+    tune = getattr(ctypes.CDLL(None), "mallopt", None)
+    if tune is None:
+        yield
+        return
+    tune(MMAP_MAX, 0)
+    tune(TRIM_THRESHOLD, 2**31 - 1)
+    try:
+        yield
+    finally:
+        for parameter, value in USUAL.items():
+            tune(parameter, value)
+        return_free_pages()
