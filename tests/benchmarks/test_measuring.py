@@ -1,5 +1,6 @@
 """What is measured: order and statistics of the timings, memory, errors against something better."""
 
+import ctypes
 import gc
 from dataclasses import FrozenInstanceError, replace
 
@@ -23,7 +24,7 @@ from benchmarks import (
     TrainingStep,
 )
 from benchmarks.accuracy import Pair, relative_error
-from benchmarks.memory import PROCESS, peak_bytes
+from benchmarks.memory import PROCESS, pages_kept, peak_bytes, return_free_pages, status_bytes
 from benchmarks.settings import Profile
 from benchmarks.timing import Samples, interleave, ratio_of
 
@@ -205,3 +206,17 @@ class TestEntries:
         (first,), (second,) = case.inputs(setting.generator()), case.inputs(setting.generator())
         assert torch.equal(first, second)
         assert first.shape == (2, 3, 5)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="tunes glibc")
+def test_freed_pages_stay_with_the_process_where_that_is_asked_for():
+    def left_behind(num_bytes: int = 2**27) -> int:
+        return_free_pages()
+        before = status_bytes("VmRSS")
+        torch.ones(num_bytes // 4)
+        return status_bytes("VmRSS") - before
+
+    assert left_behind() < 2**25
+    with pages_kept():
+        assert left_behind() > 2**26
+    assert left_behind() < 2**25  # and no longer than that
