@@ -114,10 +114,11 @@ class GraphKernel(nn.Module):
         # In pieces that stay in the cache; whole, the tables of pairs would be read from memory five times.
         # The sums are new tensors: adding in place is safe, and a copy per piece would cost more than the piece.
         for i, j in zip(pairs.queries.split(_PIECE), pairs.points.split(_PIECE), strict=True):
-            squared = (x[i] - y[j]).square().sum(dim=1) / self.radius**2
-            share = (1 - squared).clamp(min=0).square() * weights[j]
-            kernel = self.kernel(self.activation(near[i] - far[j])) * share[:, None]
-            total.index_add_(0, i, kernel[..., None] * value[j])
+            # `index_select` copies rows several times faster than `x[i]`, forward and in the gradient.
+            squared = (x.index_select(0, i) - y.index_select(0, j)).square().sum(dim=1) / self.radius**2
+            share = (1 - squared).clamp(min=0).square() * weights.index_select(0, j)
+            kernel = self.kernel(self.activation(near.index_select(0, i) - far.index_select(0, j))) * share[:, None]
+            total.index_add_(0, i, kernel[..., None] * value.index_select(0, j))
             mass.index_add_(0, i, share)
         return total, mass
 

@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
@@ -11,6 +12,8 @@ from neuralop_kit.solvers.errors import ArgumentError, ShapeError
 
 # Entries of the largest table of distances on a device without a tree.
 _LARGEST_TABLE = 2**26
+# Points in a leaf of the tree, measured at balls of about 28 points.
+_LEAF_SIZE = 16
 
 
 class Neighbourhoods(NamedTuple):
@@ -57,12 +60,12 @@ def find_neighbourhoods(points: Tensor, queries: Tensor, radius: float) -> Neigh
     with torch.no_grad():
         apart, of_queries = (_set_apart(x.detach(), radius) for x in (points, queries))
         if points.device.type == "cpu":
-            pairs = cKDTree(of_queries.numpy()).sparse_distance_matrix(
-                cKDTree(apart.numpy()), radius, output_type="ndarray"
-            )
-            rows, columns = torch.from_numpy(pairs["i"].copy()), torch.from_numpy(pairs["j"].copy())
-            order = torch.argsort(rows * len(apart) + columns)
-            return Neighbourhoods(rows[order], columns[order])
+            tree, of_points = (cKDTree(x.numpy(), leafsize=_LEAF_SIZE) for x in (of_queries, apart))
+            pairs = tree.sparse_distance_matrix(of_points, radius, output_type="ndarray")
+            # Query and point in one number: sorting numbers is faster than sorting pairs.
+            count = max(len(apart), 1)
+            rows, columns = np.divmod(np.sort(pairs["i"] * count + pairs["j"]), count)
+            return Neighbourhoods(torch.from_numpy(rows), torch.from_numpy(columns))
         step = max(_LARGEST_TABLE // max(len(apart), 1), 1)
         found = [
             (torch.cdist(piece, apart) <= radius).nonzero() + torch.tensor([step * index, 0], device=points.device)
