@@ -40,7 +40,7 @@ OPTIMIZERS: dict[OptimizerName, Choice] = {
     "lion": Choice(lambda m, lr: Lion(m.parameters(), lr=lr, weight_decay=1e-3), 4e-4),
     "muon": Choice(lambda m, lr: Muon(complex_apart(m), lr=lr), 2e-3),
     "soap": Choice(lambda m, lr: SOAP(complex_apart(m), lr=lr), 2e-3),
-    "m3": Choice(lambda m, lr: M3(complex_apart(m), lr=lr), 3e-4),
+    "m3": Choice(lambda m, lr: M3(complex_apart(m), lr=lr, second_moment=False), 1e-2),
     "nvrm": Choice(lambda m, lr: NVRM(torch.optim.AdamW(m.parameters(), lr=lr, weight_decay=1e-4), b=1e-3), 2e-3),
     "sven": Choice(
         lambda m, lr: Sven(m.parameters(), lr=lr, rtol=1e-3, control=FixedStep()), 0.3, takes_residuals=True

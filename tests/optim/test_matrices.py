@@ -132,7 +132,9 @@ class SOAPMatrix:
 
 class M3Rule(MatrixRule):
     def part(self):
-        return {"paper": PaperM3, "ema": AveragedM3}[self.options["mode"]](self.options["period"])
+        rule = {"paper": PaperM3, "ema": AveragedM3}[self.options["mode"]](self.options["period"])
+        rule.second_moment = self.options.get("second_moment", True)
+        return rule
 
 
 class PaperM3:
@@ -150,7 +152,7 @@ class PaperM3:
         self.gradients.append(g)
         self.m1 = self.m1 + 0.95 * g
         self.v = self.v + 0.999 * abs(g) ** 2
-        return (newton_schulz(self.m1) + self.o2) / (np.sqrt(self.v) + 1e-8)
+        return (newton_schulz(self.m1) + self.o2) / (np.sqrt(self.v) + 1e-8 if self.second_moment else 1.0)
 
 
 class AveragedM3:
@@ -166,7 +168,7 @@ class AveragedM3:
         self.gradients.append(g)
         self.m1 = 0.95 * self.m1 + 0.05 * g
         self.v = 0.999 * self.v + 0.001 * abs(g) ** 2
-        scale = np.sqrt(self.v / (1 - 0.999 ** (t + 1))) + 1e-8
+        scale = np.sqrt(self.v / (1 - 0.999 ** (t + 1))) + 1e-8 if self.second_moment else 1.0
         return max(1.0, g.shape[0] / g.shape[1]) ** 0.5 * (newton_schulz(self.m1) + self.o2) / scale
 
 
@@ -258,7 +260,12 @@ class TestSOAP(GradientContract):
 class TestM3(GradientContract):
     lr = 3e-4
     descent = 0.2
-    variants = ({"mode": "ema", "period": 4}, {"mode": "paper", "period": 3})
+    variants = (
+        {"mode": "ema", "period": 4},
+        {"mode": "paper", "period": 3},
+        {"mode": "ema", "period": 3, "second_moment": False},
+        {"mode": "paper", "period": 3, "second_moment": False},
+    )
     phase_options: ClassVar[dict[str, Any]] = {"period": 3}
     num_before_save = 5
 
@@ -286,6 +293,25 @@ class TestM3(GradientContract):
                 ends[count, alpha] = problem.wide.detach()
         assert torch.equal(ends[4, 0.0], ends[4, 1.0])
         assert not torch.allclose(ends[5, 0.0], ends[5, 1.0])
+
+    def test_without_second_moment_and_slow_memory_it_is_muon_up_to_the_factor_of_shape(self):
+        ends = []
+        for optimizer in (
+            lambda p: Muon(p, 1e-2, nesterov=False, weight_decay=0.0),
+            lambda p: M3(p, 1e-2 * 0.2 * max(p[0].shape) ** 0.5, alpha=0.0, second_moment=False),
+            lambda p: M3(p, 1e-2 * 0.2 * max(p[0].shape) ** 0.5, alpha=0.0),
+        ):
+            problem = Problem()
+            self.advance(optimizer([problem.wide]), problem, 5)
+            ends.append(problem.wide.detach())
+        torch.testing.assert_close(ends[1], ends[0], rtol=1e-12, atol=1e-12)
+        assert not torch.allclose(ends[2], ends[0], rtol=1e-2, atol=1e-2)
+
+    def test_second_moment_left_out_takes_no_memory(self):
+        problem = Problem()
+        optimizer = self.optimizer(problem, second_moment=False)
+        self.advance(optimizer, problem, 1)
+        assert "square" not in optimizer.state[problem.wide]
 
     def test_unknown_mode_is_refused_with_the_known_ones(self):
         with pytest.raises(ArgumentError, match=r"\['ema', 'paper'\]"):
