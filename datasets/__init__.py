@@ -27,8 +27,9 @@ from neuralop_kit.datasets.problems import PROBLEMS, Problem, Samples
 from neuralop_kit.datasets.readers.contents import DataWarning
 from neuralop_kit.datasets.store import ShardWriter
 from neuralop_kit.datasets.survey import estimate_statistics
-from neuralop_kit.datasets.task_dataset import TaskDataset, TrajectoryDataset
+from neuralop_kit.datasets.task_dataset import TaskDataset
 from neuralop_kit.datasets.tasks import FinalTime, Steps, Task
+from neuralop_kit.datasets.trajectories import TrajectoryDataset
 from neuralop_kit.datasets.well_writer import write_well
 from neuralop_kit.datasets.xarray_export import to_xarray
 

@@ -14,6 +14,8 @@ from neuralop_kit.solvers.errors import DataError
 
 # The system takes no more buffers in one call.
 MAX_BUFFERS = 1024
+# Files that a dataset keeps open at a time; systems allow a few hundred to a thousand.
+MAX_OPEN_FILES = 128
 
 
 class OpenFile(NamedTuple):
@@ -57,30 +59,38 @@ def read_pieces(
     if not len(places):
         return
     size = len(buffers[0]) + (len(behind[0]) if behind else 0)
-    if owners is None:
-        owners = np.zeros_like(places)
     # One line on which pieces of different files are never neighbours.
-    keys = places + owners * (int(places.max()) + size + 1)
-    order: Any = keys.argsort(kind="stable")
-    while len(order):
-        now, order = order, order[:0]
+    keys = places if owners is None else places + owners * (int(places.max()) + size + 1)
+    whose = None if owners is None else owners.tolist()
+    spots = places.tolist()
+    order: Any = None if _in_long_runs(keys, size) else keys.argsort(kind="stable")
+    while order is None or len(order):
+        now, order = (slice(None), ()) if order is None else _without_twins(keys, order)
         line = keys[now]
-        steps = line[1:] - line[:-1]
-        # What comes twice waits for another round: it would tear the run of its neighbours apart.
-        if not steps.all():
-            first = np.append(True, steps != 0)
-            now, order = now[first], now[~first]
-            line = line[first]
-            steps = line[1:] - line[:-1]
-        ends = [0, *(np.flatnonzero(steps != size) + 1).tolist(), len(now)]
-        rows = now.tolist()
-        parts = [buffers[k] for k in rows]
+        ends = [0, *((line[1:] - line[:-1] != size).nonzero()[0] + 1).tolist(), len(line)]
+        rows = range(len(line)) if isinstance(now, slice) else now.tolist()
+        parts = list(buffers) if isinstance(now, slice) else [buffers[k] for k in rows]
+        each = 1
         if behind:
-            parts = [part for k, part in zip(rows, parts, strict=True) for part in (part, behind[k])]
-        each = len(parts) // len(rows)
+            each, found = 2, parts
+            parts = 2 * found
+            parts[::2], parts[1::2] = found, [behind[k] for k in rows]
         for begin, end in pairwise(ends):
-            file = files[int(owners[rows[begin]])]
-            read_run(file, parts[each * begin : each * end], int(places[rows[begin]]), size=size * (end - begin))
+            row = rows[begin]
+            file = files[whose[row] if whose else 0]
+            read_run(file, parts[each * begin : each * end], spots[row], size=size * (end - begin))
+
+
+def _in_long_runs(keys: NDArray[np.int64], size: int) -> bool:
+    """Whether pieces mostly follow each other as they are, so that there is nothing to gain from sorting them."""
+    return bool(4 * np.count_nonzero(keys[1:] - keys[:-1] != size) < len(keys))
+
+
+def _without_twins(keys: NDArray[np.int64], order: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Sorted pieces, and those that come twice: they wait, or they would tear the run of their neighbours apart."""
+    line = keys[order]
+    first = np.append(True, line[1:] != line[:-1])
+    return (order, order[:0]) if first.all() else (order[first], order[~first])
 
 
 def read_run(file: OpenFile, buffers: Sequence[memoryview], place: int, *, size: int) -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from neuralop_kit.datasets.description import Description
 from neuralop_kit.datasets.field_dataset import FieldDataset
 from neuralop_kit.datasets.fletcher import CHECKSUM_BYTES
+from neuralop_kit.datasets.lending import Batch, Lender
 from neuralop_kit.datasets.manifest import Manifest, ShardEntry
-from neuralop_kit.datasets.positioned import read_pieces, row_slices
+from neuralop_kit.datasets.positioned import MAX_OPEN_FILES, read_pieces
 from neuralop_kit.datasets.shard import Shard
 from neuralop_kit.datasets.statistics import DatasetStatistics, FieldStatistics
 from neuralop_kit.datasets.tasks import Steps, Task
@@ -24,8 +24,6 @@ from neuralop_kit.solvers.atomic import explained
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError, DataError
 
-# Files kept open at a time by one process; systems allow a few hundred to a thousand.
-MAX_OPEN_FILES = 128
 # Where the checksums of verified samples go; nobody looks at them.
 NOWHERE = memoryview(bytearray(CHECKSUM_BYTES))
 
@@ -65,10 +63,10 @@ def _open(
 class ShardDataset(FieldDataset):
     """Pairs ``(input, target)`` of a dataset of ours.
 
-    Nothing is read before it is asked for, and nothing is kept: memory is that of one batch and of the places of the
-    samples, 8 bytes per field each. The first time a process reads a sample, its checksum and finiteness are verified.
-    Works with any number of loader workers. Forked ones share what is open, which is safe because reads carry their own
-    position; spawned ones open their own.
+    Nothing is read before it is asked for, and no sample is kept: memory is that of two batches, used again when nobody
+    holds a part of them, and of the places of the samples, 8 bytes per field each. The first
+    time a process reads a sample, its checksum and finiteness are verified. Works with any number of loader workers.
+    Forked ones share what is open, which is safe because reads carry their own position; spawned ones open their own.
 
     Attributes:
         description: equation, parameters, source; everything that is not numbers on a grid.
@@ -100,7 +98,8 @@ class ShardDataset(FieldDataset):
         self._recent: OrderedDict[int, Shard] = OrderedDict()
         self._known: _Known | None = None
         self._counts = (len(description.input_names), len(description.target_names))
-        self._dtype = getattr(torch, description.dtype)
+        self._dtype = np.dtype(description.dtype)
+        self._lender = Lender()
 
     @property
     def domain(self) -> Domain:
@@ -138,11 +137,12 @@ class ShardDataset(FieldDataset):
             DataError, NonFiniteError: a file is damaged; the message names it.
         """
         samples = self._positions(indices)
-        inputs, targets = (torch.empty(len(samples), count, *self.shape, dtype=self._dtype) for count in self._counts)
+        batch = self._lender.lend(len(samples), self._counts, self.shape, self._dtype)
+        inputs, targets = batch.tensors()
         numbers = self._ends.searchsorted(samples, side="right")
         files, known = sorted(set(numbers.tolist())), self._tables()
         if 0 < len(files) <= MAX_OPEN_FILES and known.verified[samples].all():
-            self._read_verified(known.offsets[:, samples], numbers, files, [inputs, targets])
+            self._read_verified(known.offsets.take(samples, axis=1), numbers, files, batch)
             return inputs, targets
         out = [(0, inputs.numpy()), (inputs.shape[1], targets.numpy())]
         for number in files:
@@ -153,22 +153,16 @@ class ShardDataset(FieldDataset):
         return inputs, targets
 
     def _read_verified(
-        self,
-        places: NDArray[np.int64],
-        numbers: NDArray[np.intp],
-        files: Sequence[int],
-        tensors: Sequence[Tensor],
+        self, places: NDArray[np.int64], numbers: NDArray[np.intp], files: Sequence[int], batch: Batch
     ) -> None:
         """Of samples that were looked at before: straight into the tensors, all files in one go."""
-        size, buffers = self.description.field_bytes, list[memoryview]()
-        for tensor in tensors:
-            content, row_bytes = tensor.numpy().data.cast("B"), size * tensor.shape[1]
-            for first in range(0, row_bytes, size):
-                buffers += map(content.__getitem__, row_slices(places.shape[1], row_bytes, first, size))
         with explained(DataError, f"to read {self._folder}"):
-            opened = {number: self._shard(number).opened() for number in files}
-            owners = np.concatenate([numbers] * len(places))
-            read_pieces(opened, places.ravel(), buffers, owners=owners, behind=[NOWHERE] * len(buffers))
+            if len(files) == 1:
+                opened, owners = {0: self._shard(files[0]).opened()}, None
+            else:
+                opened = {number: self._shard(number).opened() for number in files}
+                owners = np.concatenate([numbers] * len(places))
+            read_pieces(opened, places.ravel(), batch.fields, owners=owners, behind=[NOWHERE] * len(batch.fields))
         self._close_old()
 
     def verify(self) -> None:
@@ -181,7 +175,10 @@ class ShardDataset(FieldDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         # Open files stay with the process that opened them; another one looks for itself.
-        return {**self.__dict__, "_shards": {}, "_recent": OrderedDict(), "_known": None}
+        return {**self.__dict__, "_shards": {}, "_recent": OrderedDict(), "_known": None, "_lender": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lender=Lender())
 
     def __repr__(self) -> str:
         fields = f"{', '.join(self.input_names)} -> {', '.join(self.target_names)}"

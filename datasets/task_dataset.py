@@ -5,18 +5,20 @@ from itertools import accumulate, count
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from neuralop_kit.datasets.direct_pairs import Frames, Output, read_pairs
 from neuralop_kit.datasets.field_dataset import FieldDataset
-from neuralop_kit.datasets.positioned import read_run
+from neuralop_kit.datasets.lending import Batch, Lender
+from neuralop_kit.datasets.pair_places import PairPlaces
+from neuralop_kit.datasets.positioned import MAX_OPEN_FILES
 from neuralop_kit.datasets.readers.contents import Contents, Numbers, Role
 from neuralop_kit.datasets.readers.field_file import FieldFile
+from neuralop_kit.datasets.readers.frame_places import DirectFrames
 from neuralop_kit.datasets.statistics import ChannelStatistics, DatasetStatistics
 from neuralop_kit.datasets.tasks import Task
+from neuralop_kit.datasets.trajectories import TrajectoryDataset
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError, DataError
 
@@ -58,6 +60,8 @@ class TaskDataset(FieldDataset):
         self._pairs_each = [1 if self._steady else task.num_pairs(file.num_frames) for file in self.files]
         self._ends = np.array(list(accumulate(len(s) * k for (_, s), k in zip(pairs, self._pairs_each, strict=True))))
         self._tables: dict[int, tuple[Indices, Indices]] = {}
+        self._pair_places: dict[int, tuple[DirectFrames, PairPlaces | None]] = {}
+        self._lender = Lender()
         if not len(self):
             raise ArgumentError(
                 f"expected a task that fits into {[file.num_frames for file in self.files][:8]} frames, got {task}; "
@@ -107,9 +111,9 @@ class TaskDataset(FieldDataset):
 
     def read(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """A batch: inputs and targets, ``(batch, channel, *space)`` each, in the order of ``indices``."""
-        dtype = getattr(torch, self.contents.dtype)
         places = self._positions(indices)
-        inputs, targets = (torch.empty(len(places), count, *self.shape, dtype=dtype) for count in self._counts)
+        batch = self._lender.lend(len(places), self._counts, self.shape, np.dtype(self.contents.dtype))
+        inputs, targets = batch.tensors()
         given, asked = inputs.numpy(), targets.numpy()
         numbers = self._ends.searchsorted(places, side="right")
         for number in sorted(set(numbers.tolist())):
@@ -117,9 +121,12 @@ class TaskDataset(FieldDataset):
             first = self._ends[number - 1] if number else 0
             samples, pairs = np.divmod(places[rows] - first, self._pairs_each[number])
             samples += self.samples[number].start
-            if not self._read_directly(given, asked, self.files[number], rows, samples, pairs):
+            if not self._read_frames(batch, number, rows, samples, pairs) and not self._read_directly(
+                given, asked, self.files[number], rows, samples, pairs
+            ):
                 self._read_by_sample(given, asked, self.files[number], rows, samples, pairs)
-            self.files[number].release()
+            if len(self.files) > MAX_OPEN_FILES:
+                self.files[number].release()
         return inputs, targets
 
     def verify(self) -> None:
@@ -127,6 +134,12 @@ class TaskDataset(FieldDataset):
         for file, samples in zip(self.files, self.samples, strict=True):
             for block in blocks(file, samples, max_bytes=VERIFY_BYTES):
                 file.read(*block, ("state", "input", "target"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pair_places": {}, "_lender": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lender=Lender())
 
     def __repr__(self) -> str:
         fields = f"{', '.join(self.input_names)} -> {', '.join(self.target_names)}"
@@ -142,6 +155,20 @@ class TaskDataset(FieldDataset):
     @property
     def _longest(self) -> int:
         return max(file.num_frames for file in self.files)
+
+    def _read_frames(self, batch: Batch, number: int, rows: Indices, samples: Indices, pairs: Indices) -> bool:
+        """Fill rows with pairs of states of one file, if they are as simple as they can be; False otherwise."""
+        source = None if self._steady or self.contents.of_role("input") else self.files[number].direct(("state",))
+        if source is None:
+            return False
+        known = self._pair_places.get(number)
+        if known is None or known[0] is not source:
+            known = source, PairPlaces.of(source, *self._frames(self.files[number].num_frames))
+            self._pair_places[number] = known
+        fields, count = batch.fields, batch.rows
+        if len(rows) < count:
+            fields = [fields[first + row] for first in range(0, len(fields), count) for row in rows.tolist()]
+        return known[1] is not None and known[1].read(fields, batch.dtype, samples, pairs)
 
     def _read_directly(
         self, given: Numbers, asked: Numbers, file: FieldFile, rows: Indices, samples: Indices, pairs: Indices
@@ -221,54 +248,6 @@ class _Frames:
         """Put frames into the first channels of an array ``(channel, *space)``, one after the other."""
         for first, k in zip(count(0, self.num_channels), frames, strict=False):
             channels[first : first + self.num_channels] = self.block[self.places[k]]
-
-
-class TrajectoryDataset(Dataset[Tensor]):
-    """Whole trajectories ``(time, channel, *space)`` of the states, one per item.
-
-    Args:
-        files, samples: as for :class:`TaskDataset`.
-    """
-
-    def __init__(self, files: Sequence[FieldFile], samples: Sequence[range]) -> None:
-        self.files, self.samples = tuple(files), tuple(samples)
-        self.contents = files[0].contents
-        self.names = self.contents.channels("state")
-        if self.contents.num_frames is None:
-            raise ArgumentError(f"expected a problem in time, got {self.contents.name}, which is steady; use its pairs")
-        self._ends = list(accumulate(len(s) for s in samples))
-
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    def __getitem__(self, index: int) -> Tensor:
-        """One trajectory."""
-        number, sample = self._find(index)
-        file, sample = self.files[number], self.samples[number].start + sample
-        source = file.direct(("state",))
-        # What has been looked at and lies in one piece goes straight into the tensor.
-        place = source.variables[0].run(sample) if source is not None and len(source.variables) == 1 else None
-        if source is None or place is None or not source.all_seen(sample, slice(None)):
-            block = file.read(range(sample, sample + 1), range(file.num_frames), ("state",))
-            return torch.from_numpy(block[0])
-        shape = (file.num_frames, len(self.names), *self.contents.shape)
-        u = torch.empty(shape, dtype=getattr(torch, self.contents.dtype))
-        read_run(source.file, [u.numpy().data.cast("B")], place, size=u.nbytes)
-        return u
-
-    def times(self, index: int) -> Tensor:
-        """Times of the frames of one trajectory, float64, ``(time,)``."""
-        number, sample = self._find(index)
-        times: Any = self.files[number].contents.times
-        row = times if times.ndim == 1 else times[self.samples[number][sample]]
-        return torch.from_numpy(np.array(row, dtype=np.float64))
-
-    def _find(self, index: int) -> tuple[int, int]:
-        place = index + len(self) if index < 0 else index
-        if not 0 <= place < len(self):
-            raise IndexError(f"expected an index below {len(self)}, got {index}")
-        number = int(np.searchsorted(self._ends, place, side="right"))
-        return number, place - (self._ends[number - 1] if number else 0)
 
 
 def blocks(file: FieldFile, samples: range, *, max_bytes: int) -> "list[tuple[range, range]]":

@@ -36,6 +36,7 @@ class TrajectoryShard(FieldFile):
         super().__init__(Hdf5Container(path), contents_of(description, num_samples=num_samples))
         self._description = description
         self._shard: Shard | None = None
+        self._frames: DirectFrames | None = None
 
     def read(self, samples: range, frames: range, roles: Sequence[Role]) -> Numbers:
         """A block ``(sample, time, channel, *space)``; raises as :meth:`Shard.read`."""
@@ -52,10 +53,14 @@ class TrajectoryShard(FieldFile):
     def direct(self, roles: tuple[Role, ...]) -> DirectFrames | None:
         """Where the frames are, each with its checksum behind it."""
         shard, size = self.shard, self._description.field_bytes
+        file = shard.opened()
+        if self._frames is not None and self._frames.file == file:
+            return self._frames
         shape = (shard.num_samples, self.num_frames)
         offsets = [part.reshape(shape) for part in shard.offsets]
         places = tuple(ListedPlaces(size, CHECKSUM_BYTES, part) for part in offsets)
-        return DirectFrames(shard.opened(), places, (shard.verified.reshape(shape),))
+        self._frames = DirectFrames(file, places, (shard.verified.reshape(shape),))
+        return self._frames
 
     def release(self) -> None:
         """Close the file; a dataset may have thousands, and opening one again costs less than reading a frame."""
@@ -76,7 +81,7 @@ class TrajectoryShard(FieldFile):
         return self._shard
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_shard": None}
+        return {**super().__getstate__(), "_shard": None, "_frames": None}
 
 
 def contents_of(description: Description, *, num_samples: int) -> Contents:
