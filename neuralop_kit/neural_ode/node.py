@@ -54,7 +54,8 @@ class NeuralODE(nn.Module):
             are alike.
         controller: of the step size.
         adjoint: how gradients are found; by default by backpropagation through the accepted steps.
-        max_steps: trial steps before a sample gives up.
+        max_steps: trial steps before a sample gives up; the gradient holds each, so that a field that has become stiff
+            ends in an error here before memory ends.
         raise_on_failure: whether a failed sample is an error; otherwise its states are NaN, its status says why.
 
     Shape: ``(batch, ...)`` and times ``(num_times,)`` to a solution with ``ys`` of ``(num_times, batch, ...)``.
@@ -80,7 +81,7 @@ class NeuralODE(nn.Module):
         control: str | StepControl = "per_sample",
         controller: StepController | None = None,
         adjoint: Adjoint | None = None,
-        max_steps: int = 10_000,
+        max_steps: int = 1_000,
         raise_on_failure: bool = False,
     ) -> None:
         super().__init__()
