@@ -52,6 +52,11 @@ class DeltaGD(KitOptimizer):
         weight_decay: float = 0.0,
         maximize: bool = False,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise ArgumentError(
+                f"expected a network, got {type(model).__name__}; the rule needs the inputs of its layers: give the "
+                "nn.Module itself, not its parameters"
+            )
         defaults = {"lr": lr, "decay_coef": decay_coef, "weight_decay": weight_decay, "maximize": maximize}
         super().__init__(model.parameters(), defaults)
         self._inputs: dict[Tensor, _SecondMoment] = {}

@@ -150,3 +150,8 @@ def test_bad_values_are_refused(layer):
         DeltaGD(layer, 0.1, decay_coef=-1.0)
     with pytest.raises(ArgumentError, match="lr"):
         DeltaGD(layer, -0.1)
+
+
+def test_parameters_without_their_network_are_refused(layer):
+    with pytest.raises(ArgumentError, match=r"expected a network, got generator; .* give the nn\.Module itself"):
+        DeltaGD(layer.parameters())
