@@ -1,5 +1,6 @@
 """Dense quasi-Newton methods with self-scaling, for small networks in float64."""
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -13,6 +14,8 @@ from torch.optim.optimizer import ParamsT
 from neuralop_kit.optim.base import KitOptimizer, State, StepKind, dense_gradient, real_view
 from neuralop_kit.solvers.errors import ArgumentError
 
+_SEARCH_WARNINGS = "The line search algorithm|Rounding errors prevent the line search"
+
 
 class QuasiNewton(KitOptimizer):
     """Base: an inverse Hessian H of all weights, learned from differences of gradients along strong Wolfe steps.
@@ -20,8 +23,9 @@ class QuasiNewton(KitOptimizer):
         s = step,  y = change of gradient,  v = s / s.y - H y / y.Hy
         H <- (1/tau) [H - H y (H y)^T / y.Hy + phi (y.Hy) v v^T] + s s^T / s.y
 
-    A leaf gives tau and phi. All weights are in one group. A step whose line search fails starts H anew; a step whose
-    loss is not finite is refused. :attr:`status` is "moved", "restarted", "stayed" or "refused".
+    A leaf gives tau and phi. All weights are in one group. A step whose line search fails starts H anew, one that is
+    out of evaluations goes as far as the last of them, if the loss is lower there; a step whose loss is not finite is
+    refused. :attr:`status` is "moved", "restarted", "stayed" or "refused".
 
     Memory: P^2 float64 numbers for P weights, so P up to some thousands. Time: 4 P^2 and some evaluations per step.
 
@@ -120,14 +124,21 @@ class QuasiNewton(KitOptimizer):
     def _search(
         self, problem: "_Evaluations", start: np.ndarray, direction: np.ndarray, gradient: np.ndarray, loss: float
     ) -> float | None:
-        """A length with the strong Wolfe conditions; None if there is none."""
+        """A length with the strong Wolfe conditions, or one that is still too short for them; None if there is none."""
         if not direction.any():
             return None
-        with np.errstate(all="ignore"):
-            return line_search(
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            # What scipy warns of is what the status says.
+            warnings.filterwarnings("ignore", message=_SEARCH_WARNINGS, category=RuntimeWarning)
+            size, _, _, _, _, slope = line_search(
                 lambda x: problem(x)[0], lambda x: problem(x)[1], start, direction, gfk=gradient, old_fval=loss,
                 c1=self.c1, c2=self.c2, maxiter=self.max_evaluations,
-            )[0]  # fmt: skip
+            )  # fmt: skip
+        if size is None or slope is not None:
+            return size
+        # Without a slope the evaluations ended at the longest trial, which may be anywhere.
+        decreases = problem(start + size * direction)[0] <= loss + self.c1 * size * float(gradient @ direction)
+        return size if decreases else None
 
     def _state(self, size: int) -> State:
         """H and the number of its updates, kept with the first parameter."""

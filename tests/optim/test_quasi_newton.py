@@ -1,6 +1,7 @@
 """Dense quasi-Newton: the update of the text books, its invariants, Rosenbrock."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -158,3 +159,43 @@ def test_bad_values_are_refused():
         SSBroyden([nn.Parameter(torch.ones(1))], c1=0.5, c2=0.1)
     with pytest.raises(ArgumentError, match="closure"):
         SSBroyden([nn.Parameter(torch.ones(1))]).step()
+
+
+def steps_of_a_slope(optimizer_class, loss_of, count: int) -> tuple[nn.Parameter, list[str]]:
+    """Weight and statuses after steps on a loss of one weight that starts at zero."""
+    weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = optimizer_class([weight], max_evaluations=5)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = loss_of(weight.sum())
+        loss.backward()
+        return loss
+
+    statuses = []
+    for _ in range(count):
+        optimizer.step(closure)
+        statuses.append(optimizer.status)
+    return weight, statuses
+
+
+@pytest.mark.parametrize("optimizer_class", [BFGS, SSBFGS, SSBroyden])
+def test_a_search_without_end_is_told_by_the_status_and_not_by_a_warning(optimizer_class, recwarn):
+    # The slope never flattens: there is no length with the second Wolfe condition.
+    weight, statuses = steps_of_a_slope(optimizer_class, lambda x: -x, 1)
+    assert statuses == ["moved"]
+    assert weight.item() > 1.0
+    # A kink: no length at all lowers the loss.
+    kinked, statuses = steps_of_a_slope(optimizer_class, lambda x: -0.1 * x + 10 * x.abs() + x, 2)
+    assert statuses[-1] == "stayed"
+    assert kinked.item() == 0.0
+    assert not [str(w.message) for w in recwarn if "line search" in str(w.message)]
+
+
+def test_warnings_of_the_closure_are_not_swallowed():
+    def loss_of(x: torch.Tensor) -> torch.Tensor:
+        warnings.warn("of the user", RuntimeWarning, stacklevel=1)
+        return (x - 1.0) ** 2
+
+    with pytest.warns(RuntimeWarning, match="of the user"):
+        steps_of_a_slope(BFGS, loss_of, 1)

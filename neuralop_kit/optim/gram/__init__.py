@@ -5,6 +5,7 @@ kernels, recorder, rows    factors of the Jacobian per sample, from one backward
 pieces, jacobian           the Jacobian from its factors
 vjp, engines  ways to get it
 filters       what a step makes of each singular value
+eigen         eigenvectors that are only multiplied with vectors
 systems       factorisations on the smaller side
 control       how far to go
 optimizer     all of it put together

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from neuralop_kit.optim.gram.eigen import Eigenvectors, eigenvectors
 from neuralop_kit.optim.gram.filters import Damp, Filter, filtered
 from neuralop_kit.optim.gram.jacobian import Jacobian, LowRankJacobian
 
@@ -78,7 +79,7 @@ class GramSystem(System):
         self.size = min(jacobian.num_rows, jacobian.num_columns)
         self.floor = _SAFETY * max((self.size * _EPS) ** 0.5, jacobian.factor_eps)
         self._product: Tensor | None = None
-        self._eigen: tuple[Tensor, Tensor] | None = None
+        self._eigen: tuple[Tensor, Eigenvectors] | None = None
         self._largest: Tensor | None = None
 
     def solve(self, r: Tensor, filter_: Filter) -> Tensor:
@@ -95,7 +96,7 @@ class GramSystem(System):
         s, vectors = self._eigenvectors()
         values, self.rank = filtered(filter_, s, self.floor)
         factors = torch.where(values != 0, values / s, 0.0).flip(0)
-        return vectors @ (factors * (vectors.T @ right))
+        return vectors.combination(factors * vectors.coefficients(right))
 
     def _damped(self, right: Tensor, damping: float) -> Tensor:
         self.rank = self.size
@@ -111,12 +112,12 @@ class GramSystem(System):
             self._product = self.jacobian.gram() if self.by_rows else self.jacobian.normal()
         return self._product
 
-    def _eigenvectors(self) -> tuple[Tensor, Tensor]:
+    def _eigenvectors(self) -> tuple[Tensor, Eigenvectors]:
         """Singular values of J in descending order, and the vectors of this side in ascending order."""
         if self._eigen is None:
-            values, vectors = torch.linalg.eigh(self._gram())
+            vectors = eigenvectors(self._gram())
             # With its vectors the matrix is no longer needed, and it is among the largest things in memory.
-            self._eigen, self._product = (values.clamp_min(0.0).sqrt().flip(0), vectors), None
+            self._eigen, self._product = (vectors.values.clamp_min(0.0).sqrt().flip(0), vectors), None
         return self._eigen
 
     def _largest_eigenvalue(self) -> Tensor:

@@ -1,0 +1,84 @@
+"""Eigenvectors of a symmetric matrix that are only multiplied with vectors."""
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy.linalg import lapack
+from torch import Tensor
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
+# Columns that a block of reflections takes at once; workspaces are sized for it.
+_BLOCK = 32
+
+
+class Eigenvectors(ABC):
+    """Of a symmetric float64 matrix ``A = U diag(values) U^T``; ``values`` are ascending."""
+
+    values: Tensor
+
+    @abstractmethod
+    def coefficients(self, b: Tensor) -> Tensor:
+        """``U^T b``."""
+
+    @abstractmethod
+    def combination(self, c: Tensor) -> Tensor:
+        """``U c``."""
+
+
+class MatrixEigenvectors(Eigenvectors):
+    """U as a matrix, on any device."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.values, self.vectors = torch.linalg.eigh(matrix)
+
+    def coefficients(self, b: Tensor) -> Tensor:
+        """See :class:`Eigenvectors`."""
+        return self.vectors.T @ b
+
+    def combination(self, c: Tensor) -> Tensor:
+        """See :class:`Eigenvectors`."""
+        return self.vectors @ c
+
+
+class TridiagonalEigenvectors(Eigenvectors):
+    """U as reflections, times the eigenvectors of a tridiagonal matrix; the product of both is never formed.
+
+        A = Q T Q^T,    T = Z diag(values) Z^T,    U = Q Z
+
+    On one core 0.4 to 0.75 of the time of U as a matrix for 128 to 1024 rows; less for more of them.
+
+    Args:
+        matrix: finite, in the main memory.
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        # Of a symmetric matrix the transpose is the same, and has the order of axes that is asked for there.
+        a = matrix.numpy().T
+        self.reflectors, diagonal, beside, self.factors, _ = lapack.dsytrd(a, lower=1, lwork=_BLOCK * len(a))
+        values, self.vectors, status = lapack.dstevd(diagonal, beside)
+        if status:
+            raise torch.linalg.LinAlgError(f"expected eigenvalues to converge, got LAPACK status {status}")
+        self.values = torch.from_numpy(values)
+
+    def coefficients(self, b: Tensor) -> Tensor:
+        """See :class:`Eigenvectors`."""
+        return torch.from_numpy(self.vectors.T @ self._reflected(b.numpy(), "T"))
+
+    def combination(self, c: Tensor) -> Tensor:
+        """See :class:`Eigenvectors`."""
+        return torch.from_numpy(self._reflected(self.vectors @ c.numpy(), "N"))
+
+    def _reflected(self, b: Array, order: Literal["N", "T"]) -> Array:
+        """``Q^T b`` or ``Q b``; Q leaves the first entry as it is."""
+        rest, _, _ = lapack.dormqr("L", order, self.reflectors[1:, :-1], self.factors, b[1:, None], _BLOCK)
+        return np.concatenate([b[:1], rest[:, 0]])
+
+
+def eigenvectors(matrix: Tensor) -> Eigenvectors:
+    """The cheaper way for a symmetric float64 matrix."""
+    # LAPACK's routine for a tridiagonal matrix does not say no to NaN, torch's does.
+    on_cpu = matrix.device.type == "cpu" and len(matrix) > 2 and bool(matrix.sum().isfinite())
+    return TridiagonalEigenvectors(matrix) if on_cpu else MatrixEigenvectors(matrix)
