@@ -79,7 +79,8 @@ class FieldDataset(Dataset[tuple[Tensor, Tensor]], ABC):
     def _positions(self, indices: Sequence[int]) -> NDArray[np.int64]:
         """Indices as an array, negative ones counted from the end; raises :class:`IndexError`."""
         samples: Any = np.asarray(indices, dtype=np.int64)
-        if samples.size and samples.min() >= 0 and samples.max() < len(self):
+        # Without their sign, negative numbers are larger than any length.
+        if samples.size and samples.view(np.uint64).max() < len(self):
             return samples
         samples = np.where(samples < 0, samples + len(self), samples)
         outside = (samples < 0) | (samples >= len(self))

@@ -114,17 +114,14 @@ class TaskDataset(FieldDataset):
         places = self._positions(indices)
         batch = self._lender.lend(len(places), self._counts, self.shape, np.dtype(self.contents.dtype))
         inputs, targets = batch.tensors()
-        given, asked = inputs.numpy(), targets.numpy()
-        numbers = self._ends.searchsorted(places, side="right")
-        for number in sorted(set(numbers.tolist())):
-            rows = np.flatnonzero(numbers == number)
-            first = self._ends[number - 1] if number else 0
+        for number, rows in self._by_file(places):
+            first = int(self._ends[number - 1]) if number else 0
             samples, pairs = np.divmod(places[rows] - first, self._pairs_each[number])
             samples += self.samples[number].start
-            if not self._read_frames(batch, number, rows, samples, pairs) and not self._read_directly(
-                given, asked, self.files[number], rows, samples, pairs
-            ):
-                self._read_by_sample(given, asked, self.files[number], rows, samples, pairs)
+            if not self._read_frames(batch, number, rows, samples, pairs):
+                given, asked, file = inputs.numpy(), targets.numpy(), self.files[number]
+                if not self._read_directly(given, asked, file, rows, samples, pairs):
+                    self._read_by_sample(given, asked, file, rows, samples, pairs)
             if len(self.files) > MAX_OPEN_FILES:
                 self.files[number].release()
         return inputs, targets
@@ -155,6 +152,13 @@ class TaskDataset(FieldDataset):
     @property
     def _longest(self) -> int:
         return max(file.num_frames for file in self.files)
+
+    def _by_file(self, places: Indices) -> list[tuple[int, Indices]]:
+        """Number of each file that is needed, and the rows of a batch that come from it."""
+        if len(self.files) == 1 and len(places):
+            return [(0, np.arange(len(places)))]
+        numbers = self._ends.searchsorted(places, side="right")
+        return [(number, (numbers == number).nonzero()[0]) for number in sorted(set(numbers.tolist()))]
 
     def _read_frames(self, batch: Batch, number: int, rows: Indices, samples: Indices, pairs: Indices) -> bool:
         """Fill rows with pairs of states of one file, if they are as simple as they can be; False otherwise."""

@@ -10,6 +10,7 @@ is then applied to its own output; the error after each step stands beside that 
 picture and the trained operator in ``results/your_file``.
 """
 
+import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from matplotlib import pyplot as plt
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from neuralop_kit.datasets import FieldDataset, TaskDataset, open_dataset
+from neuralop_kit.datasets import DataWarning, FieldDataset, TaskDataset, open_dataset
 from neuralop_kit.datasets.describe import describe
 from neuralop_kit.models import FNO
 from neuralop_kit.solvers.pde import Burgers
@@ -162,7 +163,9 @@ def main(settings: Settings) -> None:
         settings = replace(settings, pairs=1000, epochs=8, width=24)
     path = settings.file or make_file(settings.out / "burgers.hdf5")
     print(describe(path, axes=settings.axes))
-    data = open_dataset(path, axes=settings.axes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # what is wrong with the file has just been said
+        data = open_dataset(path, axes=settings.axes)
     train, test, trajectories = split(data, settings.pairs)
     model, trainer = train_model(data, train, settings)
     scores = trainer.evaluate({"test": test})["test"]
