@@ -100,7 +100,8 @@ def _multiply(matrix: Callable[..., Tensor], sizes: tuple[Any, ...], x: Tensor, 
         exact = x.double() if products_are_rounded(x) else x.to(torch.promote_types(x.dtype, torch.float32))
         lines = exact.reshape(math.prod(x.shape[:dim]), x.shape[dim], math.prod(x.shape[dim + 1 :]))
         moved = left_multiply(matrix(*sizes, exact.dtype, x.device), lines)
-        return moved.reshape(*x.shape[:dim], -1, *x.shape[dim + 1 :]).to(x.dtype)
+        # Of an empty batch, -1 could be any number.
+        return moved.reshape(*x.shape[:dim], moved.shape[1], *x.shape[dim + 1 :]).to(x.dtype)
 
 
 def _num_seen(n: int, count: int, ends: Extension) -> int:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -38,21 +37,30 @@ class BoxAverage:
         return u
 
     def _along(self, u: Tensor, dim: int, window: Window, ratio: int) -> Tensor:
-        reading = Window(window.source, window.target).read(ratio)
-        weights, lowest = box_weights(window.taps * ratio, reading.shift)
+        line, reading = window.source, Window(window.source, window.target).read(ratio)
         before, after = reading.overhang(u.shape[dim], 1)
-        if window.source.wraps or self.zeros:
-            ends = Extension("zeros") if self.zeros else natural_ends(window.source)
-            return weigh(u, dim, weights, lowest=lowest, before=before, after=after, ends=ends, step=reading.step)
-        # Beyond a wall there is nothing: what a point weighs is its share of the domain.
-        share = torch.ones(u.shape[dim], dtype=u.dtype, device=u.device)
-        if window.source.nodes.name == "vertex":
-            inside = torch.arange(u.shape[dim], device=u.device)
-            share = torch.where((inside == 0) | (inside == u.shape[dim] - 1), 0.5, share)
-        column = share.reshape([-1 if d == dim else 1 for d in range(u.ndim)])
-        sums = [weigh(x, dim, weights, lowest=lowest, before=before, after=after, ends=Extension("zeros"),
-                      step=reading.step) for x in (u * column, column)]  # fmt: skip
-        return sums[0] / sums[1]
+        shift, ends = reading.shift, Extension("zeros") if self.zeros or not line.wraps else natural_ends(line)
+        on_walls = line.nodes.name in ("vertex", "interior") and u.shape[dim] > 1 and not self.zeros
+        if on_walls:
+            # By the cells between points: a wall is the end of one. The first begins at point 0, or at the wall before.
+            lead = int(line.nodes.name == "interior")
+            u = _means_between(extend(u, dim, lead, lead, natural_ends(line)), dim)
+            before, after, shift = before - lead, after - lead + 1, shift - 0.5
+        weights, lowest = box_weights(window.taps * ratio, shift)
+
+        def average(x: Tensor) -> Tensor:
+            return weigh(x, dim, weights, lowest=lowest, before=before, after=after, ends=ends, step=reading.step)
+
+        if line.wraps or self.zeros:
+            return average(u)
+        # Beyond a wall there is nothing: a box is as long as its part inside.
+        return average(u) / average(u.new_ones([n if d == dim else 1 for d, n in enumerate(u.shape)]))
+
+
+def _means_between(u: Tensor, dim: int) -> Tensor:
+    """Means of the cells between neighbours."""
+    n = u.shape[dim] - 1
+    return (u.narrow(dim, 0, n) + u.narrow(dim, 1, n)) / 2
 
 
 class ClosedMaximum:

@@ -42,6 +42,10 @@ def read_between(u: Tensor, dim: int, source: Line, target: Line, ratio: int) ->
     step = float(target.spacing / source.spacing)
     count = target.refined(target.out_ratio(ratio))
     places = begin + float(source.offset) * (step - 1) + step * torch.arange(count, dtype=torch.float64)
+    if not source.wraps:
+        # Beyond its interval a function keeps its last value, as upsampling does; a cubic would grow without a bound.
+        offset = float(source.offset)
+        places = places.clamp(-offset, n - 1 + offset)
     floors = places.floor()
     t = (places - floors).to(u)
     first = floors.to(u.device, torch.int64) - 1
