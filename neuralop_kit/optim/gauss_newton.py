@@ -74,11 +74,14 @@ class SPRING(GaussNewton):
 
         phi <- argmin_phi |J phi - r|^2 + damping s_max^2 |phi - mu phi_old|^2,    theta <- theta - lr * size * phi
 
-    What the old increment already explains is not asked for again. :class:`GaussNewton` with other defaults.
+    What the old increment already explains is not asked for again. The old one is ``size * phi``, what was gone, and is
+    forgotten by a step that stayed; with size 1, as published, this makes no difference. :class:`GaussNewton` with
+    other defaults.
 
     Args: see :class:`GaussNewton`.
 
-    Good values: momentum 0.8 to 0.99; with :class:`FixedStep`, lr 0.05 to 0.1 and ``max_norm`` 0.03.
+    Good values: momentum 0.5 to 0.8 with a control that searches; with :class:`FixedStep` momentum 0.8 to 0.99, lr
+    0.05 to 0.1 and ``max_norm`` 0.03.
     Source: Goldshlager et al. (2024), "A Kaczmarz-inspired approach", eq. 14; for PINNs Guzman-Cordero et al. (2025).
 
     >>> import torch

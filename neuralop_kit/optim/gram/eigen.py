@@ -60,7 +60,7 @@ class TridiagonalEigenvectors(Eigenvectors):
         self.reflectors, diagonal, beside, self.factors, _ = lapack.dsytrd(a, lower=1, lwork=_BLOCK * len(a))
         values, self.vectors, status = lapack.dstevd(diagonal, beside)
         if status:
-            raise torch.linalg.LinAlgError(f"expected eigenvalues to converge, got LAPACK status {status}")
+            raise np.linalg.LinAlgError(f"expected eigenvalues to converge, got LAPACK status {status}")
         self.values = torch.from_numpy(values)
 
     def coefficients(self, b: Tensor) -> Tensor:

@@ -51,7 +51,8 @@ class GramOptimizer(KitOptimizer):
 
         phi <- mu phi + J^+ (r - mu J phi),    theta <- theta - size * lr * (phi + weight_decay * theta)
 
-    with ``J^+ = V f(S) U^T`` and the size that the control chooses. ``lr`` and ``weight_decay`` may differ between
+    with ``J^+ = V f(S) U^T`` and the size that the control chooses; ``size * phi`` is remembered, and nothing after a
+    step that stayed. ``lr`` and ``weight_decay`` may differ between
     groups. :attr:`info` says what became of the last step.
 
     Args:
@@ -194,12 +195,17 @@ class LinearProblem:
         if choice.direction is None:
             for parameter, start in zip(self.parameters, self.start, strict=True):
                 real_view(parameter.data).copy_(start)
+                # A memory that leads nowhere would do so again in the next step, however soft the filter.
+                self.optimizer.state[parameter].pop("increment", None)
             return
         self._place(choice.direction, choice.size)
         if self.optimizer.momentum:
             sizes = [real_size(p) for p in self.parameters]
             for parameter, part in zip(self.parameters, self.increment.split(sizes), strict=True):
-                self.optimizer.state[parameter]["increment"] = part.to(state_dtype(real_view(parameter)))
+                # What was gone, not what was proposed: else a short step leaves a memory far longer than itself.
+                self.optimizer.state[parameter]["increment"] = (choice.size * part).to(
+                    state_dtype(real_view(parameter))
+                )
 
     def _previous_increment(self) -> Tensor | None:
         """``mu phi``; None in the first step and without momentum."""
