@@ -86,3 +86,9 @@ def make_optimizer(
         )
     own = choice.learning_rate * (1.0 if choice.takes_residuals else pace)
     return choice.make(model, own if learning_rate is None else learning_rate)
+
+
+def finish(optimizer: Optimizer) -> None:
+    """After the last step of a loop by hand: weights without noise, where training put some in."""
+    if isinstance(optimizer, NVRM):
+        optimizer.eval()

@@ -15,6 +15,7 @@ from pathlib import Path
 import _figures  # noqa: F401  draws into files
 import torch
 import tyro
+from _optimizers import OptimizerName, finish, make_optimizer
 from _tables import markdown, save_table
 from matplotlib import pyplot as plt
 from torch import Tensor, nn
@@ -34,6 +35,7 @@ class Settings:
     Args:
         cells: of the coarse grid; the reference has 16 times as many.
         samples: trajectories to learn from.
+        optimizer: its name; one that steps from gradients.
         steps: of the optimizer.
         rollout: applications of the trained network, each ``0.01`` long.
         seed: of data and weights.
@@ -43,6 +45,7 @@ class Settings:
 
     cells: int = 64
     samples: int = 64
+    optimizer: OptimizerName = "adam"
     steps: int = 2000
     rollout: int = 60
     seed: int = 0
@@ -112,7 +115,7 @@ class NextFlux(nn.Module):
 def train(model: nn.Module, states: Tensor, settings: Settings) -> nn.Module:
     """Two steps in a row, so that errors that grow are seen."""
     generator = torch.Generator().manual_seed(settings.seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    optimizer = make_optimizer(settings.optimizer, model, pace=1.5)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     for _ in range(settings.steps):
         time = torch.randint(len(states) - 2, (16,), generator=generator)
@@ -124,6 +127,7 @@ def train(model: nn.Module, states: Tensor, settings: Settings) -> nn.Module:
         loss.backward()
         optimizer.step()
         schedule.step()
+    finish(optimizer)
     return model
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 import _figures  # noqa: F401  draws into files
 import torch
 import tyro
+from _optimizers import OptimizerName, finish, make_optimizer
 from _tables import markdown, save_table
 from matplotlib import pyplot as plt
 from torch import Tensor, nn
@@ -63,6 +64,7 @@ class Settings:
     Args:
         points: along space.
         times: between 0 and 500, both included; 4/5 of the intervals are for training.
+        optimizer: its name; one that steps from gradients.
         steps: of the optimizer.
         batch_size: initial values per step.
         collocation: points of all experts together.
@@ -73,6 +75,7 @@ class Settings:
 
     points: int = 48
     times: int = 41
+    optimizer: OptimizerName = "adam"
     steps: int = 200
     batch_size: int = 4
     collocation: int = 768
@@ -142,7 +145,7 @@ def train(name: str, settings: Settings) -> Model:
     torch.manual_seed(settings.seed)
     model = Model(name, settings).double()
     generator = torch.Generator().manual_seed(settings.seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    optimizer = make_optimizer(settings.optimizer, model)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     for step in range(settings.steps):
         start = 0.2 * torch.rand(settings.batch_size, generator=generator, dtype=torch.float64)
@@ -154,6 +157,7 @@ def train(name: str, settings: Settings) -> Model:
         schedule.step()
         if step % max(1, settings.steps // 5) == 0:
             print(f"{name}: step {step}, loss {losses.mean().item():.3f}, converged {converged.item():.0%}", flush=True)
+    finish(optimizer)
     return model
 
 

@@ -23,6 +23,7 @@ from typing import Literal
 import _figures  # noqa: F401  draws into files
 import torch
 import tyro
+from _optimizers import OptimizerName, finish, make_optimizer
 from _tables import markdown, save_table
 from matplotlib import pyplot as plt
 from torch import Tensor, nn
@@ -60,6 +61,7 @@ class Settings:
         times: between 0 and 1, both included.
         viscosity: in area per time.
         functions: of the basis.
+        optimizer: its name; one that steps from gradients.
         steps: of the optimizer.
         batch_size: initial states per step.
         collocation: points of all experts together.
@@ -73,6 +75,7 @@ class Settings:
     times: int = 17
     viscosity: float = 2e-3
     functions: int = 32
+    optimizer: OptimizerName = "adam"
     steps: int = 500
     batch_size: int = 2
     collocation: int = 4096
@@ -157,7 +160,7 @@ def draw_states(number: int, settings: Settings, generator: torch.Generator) -> 
 def train(model: nn.Module, settings: Settings, device: torch.device) -> None:
     """All processes see the same states and points, because their generators have the same seed."""
     states, points = (torch.Generator().manual_seed(settings.seed) for _ in range(2))
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    optimizer = make_optimizer(settings.optimizer, model, pace=1.5)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     for step in range(settings.steps):
         start = draw_states(settings.batch_size, settings, states).to(device)
@@ -169,6 +172,7 @@ def train(model: nn.Module, settings: Settings, device: torch.device) -> None:
         schedule.step()
         if rank() == 0 and step % max(1, settings.steps // 10) == 0:
             print(f"step {step}: residual {loss.item():.3f}, converged {converged.item():.0%}", flush=True)
+    finish(optimizer)
 
 
 def main(settings: Settings) -> None:

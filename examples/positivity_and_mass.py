@@ -16,6 +16,7 @@ from pathlib import Path
 import _figures  # noqa: F401  draws into files
 import torch
 import tyro
+from _optimizers import OptimizerName, finish, make_optimizer
 from _tables import markdown, save_table
 from matplotlib import pyplot as plt
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ class Settings:
 
     Args:
         resolution: points per axis.
+        optimizer: its name; one that steps from gradients.
         steps: of the optimizer.
         rollout: applications of the trained network.
         penalty: weight of negative values and lost mass, where they are punished.
@@ -44,6 +46,7 @@ class Settings:
     """
 
     resolution: int = 48
+    optimizer: OptimizerName = "adam"
     steps: int = 600
     rollout: int = 40
     penalty: float = 0.1
@@ -91,7 +94,7 @@ def train(settings: Settings, *, is_constrained: bool, penalty: float) -> Model:
     """The same data, network and number of steps for all."""
     torch.manual_seed(settings.seed)
     model, generator = Model(is_constrained=is_constrained), torch.Generator().manual_seed(settings.seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    optimizer = make_optimizer(settings.optimizer, model, pace=1.5)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     for _ in range(settings.steps):
         u = blobs(8, settings.resolution, generator)
@@ -104,6 +107,7 @@ def train(settings: Settings, *, is_constrained: bool, penalty: float) -> Model:
         loss.backward()
         optimizer.step()
         schedule.step()
+    finish(optimizer)
     return model
 
 

@@ -15,7 +15,8 @@ from neuralop_kit.training import Trainer
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OPERATORS = (
     "darcy", "burgers", "navier_stokes", "shallow_water_sphere", "convert_unet", "train_on_your_file",
-    "learned_dynamics_burgers",
+    "learned_dynamics_burgers", "conservative_burgers", "positivity_and_mass", "diffusion_sorption_experts",
+    "navier_stokes_experts",
 )  # fmt: skip
 
 
@@ -85,3 +86,37 @@ def test_rows_are_samples_and_their_squares_the_loss(shared):
     assert rows.shape == (5,)
     plain = super(type(loss), loss).residual(prediction, target)
     torch.testing.assert_close(rows.square().sum(), plain.square().sum())
+
+
+@pytest.mark.parametrize("name", ["adam", "nvrm", "muon"])
+def test_a_loop_by_hand_steps_with_any_optimizer_from_gradients(shared, name):
+    pytest.importorskip("tyro")
+    example = importlib.import_module("positivity_and_mass")
+    runs = [
+        example.train(example.Settings(resolution=16, steps=steps, optimizer=name), is_constrained=True, penalty=0.0)
+        for steps in (0, 2)
+    ]
+    before, after = (torch.cat([p.detach().flatten() for p in model.parameters()]) for model in runs)
+    assert after.isfinite().all()
+    assert not torch.equal(before, after)
+
+
+def test_a_loop_by_hand_refuses_optimizers_of_residuals(shared):
+    pytest.importorskip("tyro")
+    example = importlib.import_module("positivity_and_mass")
+    with pytest.raises(SystemExit, match="no vector of residuals"):
+        example.train(example.Settings(resolution=16, steps=1, optimizer="sven"), is_constrained=True, penalty=0.0)
+
+
+def test_noise_is_gone_after_the_last_step_of_a_loop_by_hand(shared):
+    model, _ = pairs()
+    clean = [p.detach().clone() for p in model.parameters()]
+    optimizer = shared.make_optimizer("nvrm", model, 0.0)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.param_groups[0]["weight_decay"] = 0.0
+    optimizer.step()
+    noisy = [p.detach().clone() for p in model.parameters()]
+    shared.finish(optimizer)
+    assert any(not torch.equal(a, b) for a, b in zip(clean, noisy, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(clean, model.parameters(), strict=True))
