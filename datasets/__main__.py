@@ -45,7 +45,7 @@ def _generate(options: argparse.Namespace) -> int:
         resolution=resolution,
         settings=options.settings,
         seed=options.seed,
-        splits=dict(options.splits) if options.splits else None,
+        splits=_sizes(options.splits) if options.splits else None,
         workers=options.workers,
         dtype=options.dtype,
         progress=True,
@@ -128,6 +128,14 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="checksums, and The Well's layout")
     check.add_argument("path", help="a dataset folder or an HDF5 file")
     return parser
+
+
+def _sizes(shares: list[tuple[str, float]]) -> dict[str, float]:
+    """Sizes by name; a dictionary alone would let the last of two sizes win without a word."""
+    names = [name for name, _ in shares]
+    if len(set(names)) < len(names):
+        raise ArgumentError(f"expected one size for each split, got {' '.join(names)}; name each split once")
+    return dict(shares)
 
 
 def _share(text: str) -> tuple[str, float]:

@@ -69,6 +69,10 @@ def test_list_names_every_problem_and_its_equation(capsys):
         (["generate", "darcy", "--samples", 4, "--resolution", 8, "--workers", 0], "at least one worker"),
         (["generate", "darcy", "--samples", 4, "--resolution", 8, "--splits", "train"], "expected NAME=SIZE"),
         (["generate", "darcy", "--samples", 4, "--resolution", 8, "--splits", "holdout=1"], "expected sizes"),
+        (
+            ["generate", "darcy", "--samples", 4, "--resolution", 8, "--splits", "train=1", "train=2"],
+            "expected one size",
+        ),
         (["generate", "darcy", "--samples", "many", "--resolution", 8], "invalid int value"),
         (["generate", "darcy", "--resolution", 8], "--samples"),
     ],
