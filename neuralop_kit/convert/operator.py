@@ -187,15 +187,16 @@ def _convert(
     if is_leaf(net):
         converter = Converter(root, settings)
         return _assembled(net, converter, *converter.run_alone(example, layout), grid)
+    finer = example.new_zeros((len(example) + 1, *example.shape[1:2], *settings.domain.refine(grid.resolution, 3)))
     try:
-        graph, opaque, constants = trace(skeleton(net).eval())
-    except Untraceable:
-        watched = watch(root, settings, grid, example)
+        graph, opaque, constants = trace(skeleton(net).eval(), example, finer)
+    except Untraceable as error:
+        watched = watch(root, settings, grid, example, why=error.reason)
         if watched[0].refusals and not strict:
             watched = keep(skeleton(net).eval(), watched[0], settings, grid, example)
         return _finished(net, *watched, grid)
     if opaque:
-        watched = watch(root, settings, grid, example)
+        watched = watch(root, settings, grid, example, why=f"in {min(opaque)} {opaque[min(opaque)]}")
         if not watched[0].refusals:
             return _finished(net, *watched, grid)
         root = skeleton(net).eval()

@@ -1,14 +1,16 @@
 """Follow the code of a network: which calls it makes, and where it can not be followed."""
 
 import inspect
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, fx, nn
 
 from neuralop_kit.convert import rules as _rules  # noqa: F401 - fills the table of rules
+from neuralop_kit.convert.answers import Answers
 from neuralop_kit.convert.registry import adopt, find_rule
 
 
@@ -37,12 +39,55 @@ def is_leaf(module: nn.Module) -> bool:
     return find_rule(module) is not None or torch_own
 
 
+class Sized(fx.Proxy):
+    """A value that code may ask for the number of its dimensions, or of its parts."""
+
+    tracer: "Tracer"
+
+    @property
+    def ndim(self) -> int:
+        """Known while tracing."""
+        return self.tracer.answers.num_dims(self.node)
+
+    def dim(self) -> int:
+        """Known while tracing."""
+        return self.ndim
+
+    def __len__(self) -> int:
+        length = self.tracer.answers.length(self.node)
+        return super().__len__() if length is None else length
+
+    def __getattr__(self, name: str) -> "SizedAttribute":
+        return SizedAttribute(self, name)
+
+
+class SizedAttribute(fx.proxy.Attribute, Sized):
+    """The same of a shape."""
+
+
 class Tracer(fx.Tracer):
     """Modules with a rule are leaves; those in ``opaque``, whose code can not be traced, as well."""
 
-    def __init__(self, opaque: dict[str, str]) -> None:
+    # Else what code makes of a buffer would be a constant, which does not follow a new state.
+    proxy_buffer_attributes = True
+
+    def __init__(self, opaque: dict[str, str], answers: Answers) -> None:
         super().__init__()
-        self.opaque = opaque
+        self.opaque, self.answers = opaque, answers
+
+    def proxy(self, node: fx.Node) -> Sized:
+        """What stands for the value of a node."""
+        return Sized(node, self)
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """The parts of a tuple or a shape, whose number is known."""
+        length, parts = self.answers.length(obj.node), cast(Any, obj)
+        return super().iter(obj) if length is None else iter([parts[index] for index in range(length)])
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Comparisons of sizes that come out the same at every resolution."""
+        truth = self.answers.truth(obj.node, sys._getframe(2))
+        return super().to_bool(obj) if truth is None else truth
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether not to look inside."""
@@ -69,7 +114,7 @@ class Tracer(fx.Tracer):
 def _why(error: Exception) -> str:
     place = _place(error)
     if "cannot be iterated" in str(error):
-        return f"it iterates over a tensor or over parts of one{place}; name the parts, as in q, k, v = x.chunk(3)"
+        return f"it iterates over a tensor{place}; name the parts, as in q, k, v = x.unbind(0)"
     if isinstance(error, fx.proxy.TraceError) or "interpreted as an integer" in str(error):
         return f"its control flow depends on data or shapes{place}; make it a rule of its own with register_rule"
     if "item assignment" in str(error):
@@ -85,8 +130,13 @@ def _place(error: Exception) -> str:
     return f" (line {own[-1][1]} of {Path(own[-1][0]).name})" if own else ""
 
 
-def trace(root: nn.Module) -> tuple[fx.Graph, dict[str, str], dict[str, Tensor]]:
+def trace(root: nn.Module, example: Tensor, finer: Tensor) -> tuple[fx.Graph, dict[str, str], dict[str, Tensor]]:
     """Graph of a network with one input, the submodules that are opaque, with the reason, and constants of its code.
+
+    Args:
+        root: the network; calling it must have no lasting effects.
+        example: an input at the reference resolution.
+        finer: one at another resolution, of another number of items.
 
     Raises:
         Untraceable: the code of the network itself can not be traced.
@@ -95,8 +145,10 @@ def trace(root: nn.Module) -> tuple[fx.Graph, dict[str, str], dict[str, Tensor]]
     single = adopt(root, _with_one_input(type(root)))
     while True:
         try:
-            graph = Tracer(opaque).trace(single)
+            graph = Tracer(opaque, Answers(single, example, finer)).trace(single)
         except Untraceable as error:
+            if error.path in opaque:
+                raise
             opaque[error.path] = error.reason
         except Exception as error:
             raise Untraceable("", _why(error)) from error

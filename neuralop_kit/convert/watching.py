@@ -27,9 +27,9 @@ _HARMLESS = ("size", "dim", "numel", "__get__", "stride", "is_contiguous", "data
 class Watcher(TorchFunctionMode):
     """Follows layouts through functions; modules report to it through their forwards."""
 
-    def __init__(self, converter: Converter, root: nn.Module) -> None:
+    def __init__(self, converter: Converter, root: nn.Module, why: str) -> None:
         super().__init__()
-        self.converter, self.root = converter, root
+        self.converter, self.root, self.why = converter, root, why
         self.path: list[str] = []
         self.inside = 0
         self.calls: list[str] = []
@@ -100,11 +100,11 @@ class Watcher(TorchFunctionMode):
 
     def _exchange(self, path: str, target: Any, converted: Callable[..., Any]) -> None:
         if not isinstance(target, nn.Module):
-            raise Refusal("this function changes with the resolution, and the code around it can not be traced")
+            raise Refusal(f"this function changes with the resolution, and around it {self.why}")
         if getattr(converted, "takes_ratios", False):
-            raise Refusal("this module has to know the resolution, and the code around it can not be traced")
+            raise Refusal(f"this module has to know the resolution, and around it {self.why}")
         if path in self.converter.converted:
-            raise Refusal("it is called twice by code that can not be traced")
+            raise Refusal(f"it is called twice, and around it {self.why}")
         module = converted if isinstance(converted, nn.Module) else _Function(converted)
         self.converter.converted[path] = (module, None)  # type: ignore[assignment]
 
@@ -129,13 +129,19 @@ class _Function(nn.Module):
         return self.function(*args, **kwargs)
 
 
-def watch(root: nn.Module, settings: Settings, grid: Grid, example: Tensor) -> tuple[Converter, list[Step], Slot, Any]:
-    """Run, exchange modules; converter with its refusals, the one step of the operator, its output and the layouts."""
+def watch(
+    root: nn.Module, settings: Settings, grid: Grid, example: Tensor, *, why: str
+) -> tuple[Converter, list[Step], Slot, Any]:
+    """Run, exchange modules; converter with its refusals, the one step of the operator, its output and the layouts.
+
+    ``why`` the code can not be traced goes into refusals.
+    """
     converter = Converter(root, settings)
-    watcher, output = _run(converter, root, settings, example, input_layout(settings.domain, example.shape))
+    watcher = Watcher(converter, root, why)
+    output = _run(watcher, example)
     layouts = reference_layout(watcher.edges(output), settings.domain, grid.resolution)
     if not converter.refusals:
-        _expect_same_calls(watcher.calls, root, settings, grid, example, converter)
+        _expect_same_calls(watcher, example.new_zeros((*example.shape[:2], *grid.domain.refine(grid.resolution, 3))))
     for path, (module, _) in converter.converted.items():
         converter.place(path, module)
     return converter, [Step(root, (Slot(0),), {}, False)], Slot(1), layouts
@@ -164,11 +170,9 @@ def _plain_edges(output: Any) -> Any:
     return type(output)(_plain_edges(item) for item in output) if isinstance(output, tuple | list) else output
 
 
-def _run(
-    converter: Converter, root: nn.Module, settings: Settings, example: Tensor, layout: Layout
-) -> tuple[Watcher, Any]:
-    watcher = Watcher(converter, root)
-    watcher.remember(example, layout)
+def _run(watcher: Watcher, example: Tensor) -> Any:
+    root = watcher.root
+    watcher.remember(example, input_layout(watcher.converter.settings.domain, example.shape))
     modules = dict(root.named_modules())
     leaves = [path for path, module in modules.items() if path and is_leaf(module)]
     below = {path for path in modules if any(path.startswith(f"{leaf}.") for leaf in leaves)}
@@ -183,7 +187,7 @@ def _run(
     finally:
         for module in modules.values():
             module.__dict__.pop("forward", None)
-    return watcher, output
+    return output
 
 
 def _leaf(watcher: Watcher, path: str, module: nn.Module) -> Callable[..., Any]:
@@ -201,18 +205,15 @@ def _inner(watcher: Watcher, path: str, module: nn.Module) -> Callable[..., Any]
     return forward
 
 
-def _expect_same_calls(
-    calls: list[str], root: nn.Module, settings: Settings, grid: Grid, example: Tensor, converter: Converter
-) -> None:
+def _expect_same_calls(watcher: Watcher, finer: Tensor) -> None:
     """A branch on the size of the input shows when the size changes."""
-    shape = grid.domain.refine(grid.resolution, 3)
-    finer = example.new_zeros((*example.shape[:2], *shape))
-    probe = Converter(root, settings)
+    converter, calls = watcher.converter, watcher.calls
+    probe = Watcher(Converter(watcher.root, converter.settings), watcher.root, watcher.why)
     try:
-        watcher, _ = _run(probe, root, settings, finer, input_layout(settings.domain, finer.shape))
+        _run(probe, finer)
     except Exception:  # whatever the user's code raises, it does so because of the size
-        converter.refusals.append(("", "it does not run at another resolution, and its code can not be traced"))
+        converter.refusals.append(("", f"it does not run at another resolution, and {watcher.why}"))
         return
-    if watcher.calls != calls:
-        first = next((a for a, b in zip(calls, watcher.calls, strict=False) if a != b), "the end")
+    if probe.calls != calls:
+        first = next((a for a, b in zip(calls, probe.calls, strict=False) if a != b), "the end")
         converter.refusals.append(("", f"its control flow depends on the size of the input (from {first} on)"))

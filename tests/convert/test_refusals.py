@@ -86,10 +86,9 @@ class Sorting(torch.autograd.Function):
         return g
 
 
-class IteratesOverParts(nn.Module):
+class IteratesOverItems(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
-        parts = [2 * part for part in u.chunk(2, dim=1)]
-        return torch.cat(parts, dim=1).topk(16, dim=-1).values
+        return torch.stack([2 * item for item in u]).topk(16, dim=-1).values
 
 
 @torch.library.custom_op("tests_convert::double_", mutates_args={"u"})
@@ -118,7 +117,7 @@ BAD = [
     (CustomInPlace, "1.double_", "double_ changes a tensor in place"),
     (LooksAtValues, "1", r"control flow .* \(line \d+ of test_refusals.py\)"),
     (LooksAtSize, "1", "control flow"),
-    (IteratesOverParts, "1", "iterates over a tensor or over parts of one .* name the parts"),
+    (IteratesOverItems, "1", "iterates over a tensor .* name the parts"),
     (Neighbours, "1.topk", "no integral"),
     (Folding, "1.unfold", "no rule"),
 ]

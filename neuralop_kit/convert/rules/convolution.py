@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neuralop_kit.convert.grid import Line, Margin, Size
+from neuralop_kit.convert.grid import Line, Margin, Size, iterate_lines
 from neuralop_kit.convert.kernels import Cubic, Dilated, Hat, Kernel, Spectral
 from neuralop_kit.convert.registry import Call, Conversion, Refusal, adopt, line_at, register_rule
 from neuralop_kit.convert.rules.names import functions
@@ -156,6 +156,10 @@ def convolution(call: Call) -> Conversion:
     num_dims = module.weight.ndim - 2
     field, kernel = call.field, call.settings.kernel
     _expect_dims(call, num_dims)
+    if _acts_at_points(module) and not any(line.margin for line in iterate_lines(field.layout)):
+        # Whatever its dimensions are: one axis each, flattened points, or none behind a mean over space.
+        layout = (field.layout[0], (Size(module.out_channels),), *field.layout[2:])
+        return Conversion(layout, "pointwise convolution")
     lines = [line_at(field, 2 + axis) for axis in range(num_dims)]
     mode, pads = _padding(module, lines)
     windows = []
@@ -169,13 +173,16 @@ def convolution(call: Call) -> Conversion:
             )
         )  # fmt: skip
     layout = (field.layout[0], (Size(module.out_channels),), *((window.target,) for window in windows))
-    if all(n == 1 for n in (*module.kernel_size, *module.stride)) and not any(any(pair) for pair in pads):
-        return Conversion(layout, "pointwise convolution")
     if all(line.held for line in lines) and not any(line.margin for line in lines):
         return Conversion(layout, "convolution", limit="fixed latent grid")
     converted = adopt(module, FieldConv, windows=tuple(windows), kernel=kernel, pads=tuple(pads), mode=mode)
     limit = limit_of(kernel, lines, mode, padded=any(any(pair) for pair in pads))
     return Conversion(layout, f"convolution, {kernel.name}", target=converted, limit=limit)
+
+
+def _acts_at_points(module: Any) -> bool:
+    padded = not isinstance(module.padding, str) and any(module.padding)
+    return all(n == 1 for n in (*module.kernel_size, *module.stride)) and not padded
 
 
 def _expect_dims(call: Call, num_dims: int) -> None:
