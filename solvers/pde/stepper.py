@@ -87,14 +87,20 @@ class TimeStepper(ABC):
 
         Raises:
             ShapeError: ``u`` has the wrong rank or number of channels.
-            ArgumentError: the numbers of steps do not fit.
+            ArgumentError: the numbers of steps do not fit, or ``u`` is in half precision, in which no state can be
+                advanced.
         """
         self.check(u)
+        if u.dtype in (torch.float16, torch.bfloat16):
+            raise ArgumentError(f"expected a state in float32 or float64, got {u.dtype}; advance u.float()")
         if num_steps < 1 or save_every < 1 or num_steps % save_every:
             raise ArgumentError(
                 f"expected num_steps to be a positive multiple of save_every, got {num_steps} and {save_every}; "
                 f"take {max(1, num_steps // max(save_every, 1)) * max(save_every, 1)}"
             )
+        if not len(u):
+            # Fourier transforms refuse empty batches, which the last process of several may well hold.
+            return u[:, None].repeat_interleave(1 + num_steps // save_every, dim=1)
         flow = self.flow(u)
         states, inner = [u], flow.enter(u)
         for _ in range(num_steps // save_every):

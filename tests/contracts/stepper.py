@@ -3,10 +3,12 @@
 import math
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from neuralop_kit import Domain
+from neuralop_kit.solvers.errors import ArgumentError
 from neuralop_kit.solvers.status import SolveInfo, Status
 from tests.contracts.solver import SolverContract
 
@@ -80,6 +82,17 @@ class StepperContract(SolverContract):
         for k in range(4):
             self.assert_same(stepper.step(trajectory[:, k]), trajectory[:, k + 1])
         self.assert_same(stepper.rollout(u, num_steps=4, save_every=2), trajectory[:, ::2])
+
+    def test_no_states_move_to_no_states(self):
+        stepper = self.make()
+        (u,) = self.inputs(self.shapes[0])
+        assert stepper.rollout(u[:0], 4, save_every=2).shape == (0, 3, *u.shape[1:])
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_half_precision_is_refused(self, dtype):
+        (u,) = self.inputs(self.shapes[0])
+        with pytest.raises(ArgumentError, match="float32 or float64"):
+            self.make().rollout(u.to(dtype), 1)
 
     def test_initial_condition_is_one_function_on_every_grid(self):
         stepper = self.make()
