@@ -40,6 +40,9 @@ def constant(rule: Callable[..., NDArray[Any]]) -> Callable[..., Tensor]:
 
     def tensor(*arguments: Any) -> Tensor:
         *sizes, dtype, device = arguments
+        if dtype == torch.bfloat16:
+            # numpy does not know it.
+            return tensor(*sizes, torch.float32, device).to(dtype)
         if device.type != "cpu":
             return on_device(tuple(sizes), dtype, device)
         # A new tensor on the same memory costs nothing, and belongs to whichever mode or tracer asks for it.
