@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from neuralop_kit.constraints.fields import check_field, check_totals, worst_of_channels
 from neuralop_kit.solvers.domain import Domain
+from neuralop_kit.solvers.errors import ArgumentError
 from neuralop_kit.solvers.optimization import project_onto_budget
 from neuralop_kit.solvers.status import SolveInfo
 
@@ -26,6 +27,9 @@ class SimplexConstraint(nn.Module):
     Shape: field ``(batch, channel, *space)`` and integrals ``m`` ``(batch, channel)`` to a field and a
     :class:`SolveInfo`, of the worst channel of each item. A total that the bounds cannot meet: status ``INFEASIBLE``.
 
+    Raises:
+        ArgumentError: ``lower`` is not below ``upper``.
+
     Source: :func:`neuralop_kit.solvers.optimization.project_onto_budget`.
 
     >>> import torch
@@ -37,6 +41,8 @@ class SimplexConstraint(nn.Module):
 
     def __init__(self, domain: Domain, *, lower: float = 0.0, upper: float = math.inf) -> None:
         super().__init__()
+        if not lower < upper:
+            raise ArgumentError(f"expected lower < upper, got {lower} and {upper}; exchange or correct them")
         self.domain, self.lower, self.upper = domain, lower, upper
 
     def forward(self, u: Tensor, totals: Tensor) -> tuple[Tensor, SolveInfo]:

@@ -16,7 +16,7 @@ from neuralop_kit.constraints import (
     LinearConstraint,
     SimplexConstraint,
 )
-from neuralop_kit.solvers.errors import DomainError, ShapeError
+from neuralop_kit.solvers.errors import ArgumentError, DomainError, ShapeError
 from neuralop_kit.solvers.pde.sorption import FreundlichSorption
 from neuralop_kit.solvers.status import Status
 
@@ -103,6 +103,11 @@ class TestLinear:
 
 
 class TestSimplex:
+    @pytest.mark.parametrize("bounds", [(1.0, 0.0), (0.5, 0.5), (0.0, math.nan)])
+    def test_bounds_in_the_wrong_order_are_an_error(self, bounds):
+        with pytest.raises(ArgumentError, match="lower < upper"):
+            SimplexConstraint(TORUS, lower=bounds[0], upper=bounds[1])
+
     def test_positivity_and_mass(self, generator):
         layer, integral = SimplexConstraint(BOX), ConservationConstraint(BOX).integral
         totals = torch.rand(3, 2, generator=generator, dtype=torch.float64)
