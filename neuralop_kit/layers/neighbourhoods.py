@@ -64,8 +64,8 @@ def find_neighbourhoods(points: Tensor, queries: Tensor, radius: float) -> Neigh
             pairs = tree.sparse_distance_matrix(of_points, radius, output_type="ndarray")
             # Query and point in one number: sorting numbers is faster than sorting pairs.
             count = max(len(apart), 1)
-            rows, columns = np.divmod(np.sort(pairs["i"] * count + pairs["j"]), count)
-            return Neighbourhoods(torch.from_numpy(rows), torch.from_numpy(columns))
+            order = torch.from_numpy(np.sort(pairs["i"] * count + pairs["j"]))
+            return Neighbourhoods(order // count, order % count)
         step = max(_LARGEST_TABLE // max(len(apart), 1), 1)
         found = [
             (torch.cdist(piece, apart) <= radius).nonzero() + torch.tensor([step * index, 0], device=points.device)

@@ -44,16 +44,38 @@ class FNOBlock(nn.Module):
         self.norm = nn.Identity() if norm is None else norm
         self.convolution = convolution
         # No bias before the activation: constants arrive with the field, from the bias of the block before.
-        self.scale = nn.Parameter(torch.ones(width))
+        self.scale = ChannelScale(width)
         self.activation = activation
         self.mix = PointwiseLinear(width, width)
 
     def forward(self, u: Tensor) -> Tensor:
         """Apply the block."""
         v = self.norm(u)
-        scale = self.scale.view(-1, *[1] * (v.ndim - 2))
-        hidden = torch.addcmul(self.convolution(v), v, scale)
+        hidden = self.scale(v, plus=self.convolution(v))
         return self.mix(self.activation(hidden), plus=u)
+
+
+class ChannelScale(nn.Module):
+    """One learned number per channel: ``v_i(x) = a_i u_i(x) + w_i(x)``, in one pass.
+
+    A module of its own, so that optimizers which need gradients per sample find them here.
+
+    Args:
+        channels: of the field; each ``a_i`` starts at 1.
+
+    Shape: ``(batch, channels, *space)`` for ``u``, for ``plus``, which is ``w``, and for the result.
+
+    >>> ChannelScale(3)(torch.ones(2, 3, 8), plus=torch.ones(2, 3, 8)).mean().item()
+    2.0
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, u: Tensor, *, plus: Tensor) -> Tensor:
+        """The field scaled, and ``plus`` on top of it."""
+        return torch.addcmul(plus, u, self.weight.view(-1, *[1] * (u.ndim - 2)))
 
 
 @register_model("fno")
