@@ -166,6 +166,6 @@ class MgNO(nn.Module):
         if mask is not None and isinstance(self.domain, SphereDomain):
             raise DomainError(f"expected no mask on {self.domain}; multiply the input by it, or take a box")
         for layer in self.layers:
-            u = layer(u, mask)
+            u = layer(u, mask=mask)
         v = pointwise(self.head, u)
         return v if mask is None else v * mask.to(v.dtype)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from neuralop_kit import Domain
 from neuralop_kit.layers import FunctionNorm, SpectralConv
-from neuralop_kit.models import FNO
+from neuralop_kit.models import FNO, MgNO, TransformerOperator
 from neuralop_kit.optim import Automatic, BatchedVJP, GaussNewton, Ghost, Sven
 from neuralop_kit.optim.gram import pieces as pieces_module
 from neuralop_kit.optim.gram.jacobian import FactoredJacobian
@@ -156,7 +156,23 @@ def operator():
     return model, lambda: model(x)[:, 0].square().mean(dim=1)
 
 
-CASES = [pinn, joined_pinn, system, tokens, convolutions, line_convolution_with_derivative, spectral, mixed, operator]
+def multigrid():
+    """Kernels that are convolved with, and used in other ways beside; a product in a form of its own."""
+    domain = Domain.box((1.0,), boundary="dirichlet", nodes="vertex")
+    model = MgNO(1, 1, domain=domain, width=2, num_layers=2, levels=2, coarsest=2).double()
+    x = torch.randn(3, 1, 9, **DOUBLE)
+    return model, lambda: model(x)[:, 0].square().mean(dim=1)
+
+
+def attention():
+    domain = Domain.periodic((1.0,))
+    model = TransformerOperator(1, 1, domain=domain, width=4, num_layers=1, num_heads=2).double()
+    x = torch.randn(3, 1, 8, **DOUBLE)
+    return model, lambda: model(x)[:, 0].square().mean(dim=1)
+
+
+OPERATORS = [operator, multigrid, attention]
+CASES = [pinn, joined_pinn, system, tokens, convolutions, line_convolution_with_derivative, spectral, mixed, *OPERATORS]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.__name__)
@@ -191,6 +207,22 @@ def test_engines_agree_within_any_memory(case):
         scale = expected.abs().max()
         assert (jacobian.gram() - expected @ expected.T).abs().max() < 1e-12 * scale**2 * expected.shape[1]
         assert (jacobian.normal() - expected.T @ expected).abs().max() < 1e-12 * scale**2 * expected.shape[0]
+
+
+@pytest.mark.parametrize("make", [mixed, *OPERATORS])
+def test_no_row_needs_a_backward_pass_of_its_own(make, monkeypatch):
+    def refuse(*_args, **_options):
+        raise AssertionError("a pass per row")
+
+    monkeypatch.setattr("neuralop_kit.optim.gram.engines.dense_jacobian", refuse)
+    model, function = make()
+    parameters = list(model.parameters())
+    _, jacobian = Ghost().linearize(function, parameters, None)
+    assert jacobian.dense().abs().max() > 0
+    # A module with layers inside is not run again where its gradients per sample would not fit.
+    if make is not operator:
+        with pytest.raises(AssertionError, match="a pass per row"):
+            Ghost(memory_budget=1).linearize(function, parameters, None)
 
 
 def test_recording_leaves_no_trace(case):

@@ -93,12 +93,12 @@ class Ghost(Engine):
 
     def record(self, function: ResidualFunction, parameters: Sequence[Tensor], weights: Weights) -> Linearization:
         """:meth:`linearize`, with an :class:`UnrecordableError` where it cannot be done."""
-        recorder = Recorder(parameters)
+        recorder = Recorder(parameters, memory_budget=self.memory_budget)
         try:
             value = recorder.run(function, copies=self._needs_copies)
             if recorder.foreign and not self._needs_copies:
                 # From now on in the first run.
-                self._needs_copies, recorder = True, Recorder(parameters)
+                self._needs_copies, recorder = True, Recorder(parameters, memory_budget=self.memory_budget)
                 value = recorder.run(function)
             blocks = residual_blocks(value, weights)
         except RuntimeError as error:

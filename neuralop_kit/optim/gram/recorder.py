@@ -1,6 +1,7 @@
 """Recorder: runs a residual function so that the uses of every parameter can be written down per sample."""
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -24,16 +25,19 @@ class UnrecordableError(Exception):
 class Recorder(TorchFunctionMode):
     """Replaces products with parameters by recorded ones while a residual function runs.
 
-    Linear and convolution layers become :class:`Kernel`; a module that owns other parameters (spectral convolutions,
-    norms) is run once more with a copy of them per sample, whose gradients are then per sample. A parameter that is
-    used in any other way is listed in :attr:`foreign`.
+    Linear and convolution layers become :class:`Kernel`; the smallest module around another use of a parameter
+    (spectral convolutions, norms, multigrid) is run once more with a copy of its parameters per sample, whose gradients
+    are then per sample. A parameter for which neither works is listed in :attr:`foreign`.
 
     Args:
         parameters: those of the optimizer.
+        memory_budget: bytes that the gradients per sample of a module may take where some of its parameters belong to
+            layers inside, which would have needed factors only.
     """
 
-    def __init__(self, parameters: Sequence[Tensor]) -> None:
+    def __init__(self, parameters: Sequence[Tensor], *, memory_budget: int = 2**30) -> None:
         super().__init__()
+        self.memory_budget = memory_budget
         self.indices = {id(parameter): i for i, parameter in enumerate(parameters)}
         self.anchor = torch.zeros((), requires_grad=True)
         self.is_recording = False
@@ -103,8 +107,12 @@ class Recorder(TorchFunctionMode):
         if self._is_paused or not self.foreign:
             return None
         own = {name: p for name, p in module.named_parameters() if self.index(p) is not None}
-        # A module with a recorded layer inside cannot be run again as a whole.
-        if not own or not self.foreign.issuperset(self.indices[id(p)] for p in own.values()):
+        indices = {self.indices[id(p)] for p in own.values()}
+        if not indices & self.foreign:
+            return None
+        # What was recorded of layers inside is forgotten with the first output.
+        size = sum(p.numel() * p.element_size() for p in own.values())
+        if not indices <= self.foreign and len(output) * size > self.memory_budget:
             return None
         batches = {name: value for name, value in kwargs.items() if isinstance(value, Tensor)}
         others = {name: value for name, value in kwargs.items() if name not in batches}
@@ -119,7 +127,10 @@ class Recorder(TorchFunctionMode):
 
         self._is_paused = True
         try:
-            again = vmap(one)(copies, args, batches)
+            with warnings.catch_warnings():
+                # Without a rule for all samples at once, torch takes them one by one: still one pass for them all.
+                warnings.filterwarnings("ignore", message="There is a performance drop")
+                again = vmap(one)(copies, args, batches)
         except (RuntimeError, TypeError, ValueError):
             # It has no meaning sample by sample, or no rule for it; its parameters stay foreign.
             return None
