@@ -77,7 +77,7 @@ def compiled(
     """The compiled function; one per kind of what it runs, so that graphs are found again."""
     # On a CPU the calls of kernels are compiled as well: in Python they would take a third of a small step. On a GPU
     # they wait for the device anyway.
-    options = {"cpp_wrapper": True} if device.type == "cpu" else {}
+    options: dict[str, str | int | bool | Callable[..., object]] = {"cpp_wrapper": True} if device.type == "cpu" else {}
     # A graph for each shape and for with and without gradients; torch's own limit of eight is one for all kinds.
     if "isolate_recompiles" in inspect.signature(torch.compile).parameters:
         return torch.compile(  # type: ignore[call-overload]
