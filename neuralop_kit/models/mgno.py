@@ -40,14 +40,14 @@ class MgNOLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.operator = operator
-        self.pointwise = nn.Linear(in_channels, out_channels) if pointwise_branch else None
+        self.pointwise = PointwiseSum(in_channels, out_channels) if pointwise_branch else None
         self.activation = activation
 
     def forward(self, u: Tensor, mask: Tensor | None = None) -> Tensor:
         """Apply the layer."""
         v = self.operator(u) if mask is None else self.operator(u, mask)
         if self.pointwise is not None:
-            v = pointwise_sum(v, self.pointwise, u)
+            v = self.pointwise(u, plus=v)
         return self.activation(v)
 
 
@@ -56,11 +56,16 @@ def pointwise(matrix: nn.Linear, u: Tensor) -> Tensor:
     return matrix(u.movedim(1, -1)).movedim(-1, 1)
 
 
-def pointwise_sum(v: Tensor, matrix: nn.Linear, u: Tensor) -> Tensor:
+class PointwiseSum(nn.Linear):
     """``v + W u + b`` in one matrix product; a sum into its transposed result would have a costly gradient."""
-    rows, sums = (field.movedim(1, -1) for field in (u, v))
-    flat = torch.addmm(sums.flatten(end_dim=-2), rows.flatten(end_dim=-2), matrix.weight.mT).add_(matrix.bias)
-    return flat.view(sums.shape).movedim(-1, 1)
+
+    def forward(self, input: Tensor, plus: Tensor | None = None) -> Tensor:
+        """``W input + b``, and ``plus`` on top of it."""
+        if plus is None:
+            return super().forward(input.movedim(1, -1)).movedim(-1, 1)
+        rows, sums = (field.movedim(1, -1) for field in (input, plus))
+        flat = torch.addmm(sums.flatten(end_dim=-2), rows.flatten(end_dim=-2), self.weight.mT).add_(self.bias)
+        return flat.view(sums.shape).movedim(-1, 1)
 
 
 @register_model("mgno")

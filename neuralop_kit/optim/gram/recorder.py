@@ -107,12 +107,7 @@ class Recorder(TorchFunctionMode):
         if self._is_paused or not self.foreign:
             return None
         own = {name: p for name, p in module.named_parameters() if self.index(p) is not None}
-        indices = {self.indices[id(p)] for p in own.values()}
-        if not indices & self.foreign:
-            return None
-        # What was recorded of layers inside is forgotten with the first output.
-        size = sum(p.numel() * p.element_size() for p in own.values())
-        if not indices <= self.foreign and len(output) * size > self.memory_budget:
+        if not any(self.index(p) in self.foreign for p in own.values()) or not self._is_worth_it(own, output):
             return None
         batches = {name: value for name, value in kwargs.items() if isinstance(value, Tensor)}
         others = {name: value for name, value in kwargs.items() if name not in batches}
@@ -143,6 +138,19 @@ class Recorder(TorchFunctionMode):
             self.copies.append((index, copy))
             self.foreign.discard(index)
         return again
+
+    def _is_worth_it(self, own: dict[str, Tensor], output: Any) -> bool:
+        """Whether gradients per sample of these parameters cost less than backward passes for the foreign ones alone.
+
+        A product of two rows of theirs touches every parameter once, a backward pass once per point of a sample. What
+        was recorded of layers inside is forgotten with the first output.
+        """
+        foreign = [p for p in own.values() if self.index(p) in self.foreign]
+        if len(foreign) == len(own) or not isinstance(output, Tensor) or not output.ndim:
+            return True
+        num_passes = min(len(output), sum(p.numel() for p in foreign))
+        size = len(output) * sum(p.numel() * p.element_size() for p in own.values())
+        return num_passes * output.shape[2:].numel() > len(output) and size <= self.memory_budget
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[list[Use]]:
