@@ -209,20 +209,28 @@ def test_engines_agree_within_any_memory(case):
         assert (jacobian.normal() - expected.T @ expected).abs().max() < 1e-12 * scale**2 * expected.shape[0]
 
 
-@pytest.mark.parametrize("make", OPERATORS)
-def test_no_row_needs_a_backward_pass_of_its_own(make, monkeypatch):
+@pytest.fixture
+def without_passes_per_row(monkeypatch):
     def refuse(*_args, **_options):
         raise AssertionError("a pass per row")
 
     monkeypatch.setattr("neuralop_kit.optim.gram.engines.dense_jacobian", refuse)
+
+
+@pytest.mark.parametrize("make", OPERATORS)
+@pytest.mark.usefixtures("without_passes_per_row")
+def test_no_row_needs_a_backward_pass_of_its_own(make):
     model, function = make()
-    parameters = list(model.parameters())
-    _, jacobian = Ghost().linearize(function, parameters, None)
+    _, jacobian = Ghost().linearize(function, list(model.parameters()), None)
     assert jacobian.dense().abs().max() > 0
-    # A module with layers inside is not run again where its gradients per sample would not fit.
-    if make is not operator:
-        with pytest.raises(AssertionError, match="a pass per row"):
-            Ghost(memory_budget=1).linearize(function, parameters, None)
+
+
+@pytest.mark.parametrize(("make", "budget"), [(attention, 1), (mixed, 2**30)])
+@pytest.mark.usefixtures("without_passes_per_row")
+def test_modules_with_layers_inside_are_not_run_again_where_it_does_not_fit_or_pay(make, budget):
+    model, function = make()
+    with pytest.raises(AssertionError, match="a pass per row"):
+        Ghost(memory_budget=budget).linearize(function, list(model.parameters()), None)
 
 
 def test_recording_leaves_no_trace(case):
