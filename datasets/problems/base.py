@@ -1,5 +1,6 @@
 """A problem: random inputs, a solver for their targets, and what both mean."""
 
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,7 +115,9 @@ class ProblemRegistry(Mapping[str, Problem]):
 
     def __getitem__(self, name: str) -> Problem:
         if name not in self._problems:
-            raise RegistryError(f"expected a problem among {sorted(self._problems)}, got {name!r}; take one of these")
+            close = difflib.get_close_matches(name, self._problems, n=3, cutoff=0.6)
+            advice = f"did you mean {' or '.join(close)}?" if close else "take one of these"
+            raise RegistryError(f"expected a problem among {sorted(self._problems)}, got {name!r}; {advice}")
         return self._problems[name]
 
     def choose(self, name: str, settings: str) -> Problem:

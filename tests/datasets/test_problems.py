@@ -91,6 +91,12 @@ def test_what_is_not_one_problem_is_refused(name, settings, word, tmp_path):
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize(("name", "advice"), [("darcyy", "did you mean darcy"), ("xyz", "take one of these")])
+def test_a_misspelt_name_is_guessed(name, advice):
+    with pytest.raises(RegistryError, match=advice):
+        PROBLEMS[name]
+
+
 def test_difficulties_are_those_that_apebench_states():
     assert PROBLEMS["advection-apebench"].difficulty((160,)) == pytest.approx({"gamma_1": -4.0})
     expected = {"gamma_2": 1.5, "delta_1": -1.5}
