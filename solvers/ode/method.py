@@ -35,10 +35,8 @@ class Method(ABC):
 
     Args:
         compile: run trial steps through ``torch.compile``; the field must then compile as one graph. The first solve
-            takes many seconds, reuse the same field. Where nobody looks at single steps (two times, no dense output, no
+            takes half a minute or more, reuse the same field. Where nobody looks at single steps (two times, no dense output, no
             event, no replay) acceptance and step sizes are part of the graph, and small states take 4 steps per call.
-            With TORCHINDUCTOR_CPP_WRAPPER=1 in the environment a step of a small state takes a fifth to a third less
-            time, compilation several times more.
 
     Attributes:
         order: of the solution it returns.

@@ -50,7 +50,7 @@ class Stepper:
 
     def take(self, t: Tensor, y: Tensor, slope: Tensor, h: Tensor) -> Trial:
         """A trial step from ``y`` at ``t``; ``t`` and ``h`` have shape ``(rows,)``."""
-        step = compiled(take_step, *self.kinds, device=y.device) if self.method.compile else take_step
+        step = compiled(take_step, *self.kinds, on_cpu=y.device.type == "cpu") if self.method.compile else take_step
         return step(self, t, y, slope, h)
 
 
@@ -71,13 +71,11 @@ def take_step(stepper: Stepper, t: Tensor, y: Tensor, slope: Tensor, h: Tensor) 
 
 
 @functools.cache
-def compiled(
-    function: Callable[Arguments, Result], *kinds: object, device: torch.device
-) -> Callable[Arguments, Result]:
+def compiled(function: Callable[Arguments, Result], *kinds: object, on_cpu: bool) -> Callable[Arguments, Result]:
     """The compiled function; one per kind of what it runs, so that graphs are found again."""
     # On a CPU the calls of kernels are compiled as well: in Python they would take a third of a small step. On a GPU
     # they wait for the device anyway.
-    options: dict[str, str | int | bool | Callable[..., object]] = {"cpp_wrapper": True} if device.type == "cpu" else {}
+    options: dict[str, str | int | bool | Callable[..., object]] = {"cpp_wrapper": True} if on_cpu else {}
     # A graph for each shape and for with and without gradients; torch's own limit of eight is one for all kinds.
     if "isolate_recompiles" in inspect.signature(torch.compile).parameters:
         return torch.compile(  # type: ignore[call-overload]
