@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -139,7 +139,7 @@ class Recorder(TorchFunctionMode):
             self.foreign.discard(index)
         return again
 
-    def _is_worth_it(self, own: dict[str, Tensor], output: Any) -> bool:
+    def _is_worth_it(self, own: Mapping[str, Tensor], output: Any) -> bool:
         """Whether gradients per sample of these parameters cost less than backward passes for the foreign ones alone.
 
         A product of two rows of theirs touches every parameter once, a backward pass once per point of a sample. What
