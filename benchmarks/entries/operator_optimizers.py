@@ -207,5 +207,5 @@ def study(name: str, task: Task) -> Study:
     )
 
 
-# Ten minutes and an hour on one core; steps of Sven are most of it.
+# A quarter of an hour and half an hour on one core.
 OPERATOR_OPTIMIZERS = [study("burgers", BURGERS), study("darcy", DARCY)]
