@@ -1,6 +1,8 @@
 """Engines: factors, batched passes and one backward pass per row give the same Jacobian."""
 
 import copy
+import gc
+import warnings
 
 import pytest
 import torch
@@ -407,6 +409,46 @@ def test_recording_leaves_no_global_hook_behind():
     assert len(module_hooks._global_forward_hooks) == 0
 
 
+class Scaled(nn.Module):
+    """A parameter that no recorded layer owns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(8, **DOUBLE))
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.scale * u
+
+
+@pytest.mark.parametrize(("with_copies", "with_derivatives"), [(False, False), (True, False), (False, True)])
+def test_a_step_leaves_nothing_to_the_garbage_collector(with_copies, with_derivatives):
+    middle = Scaled() if with_copies else nn.Tanh()
+    model = nn.Sequential(nn.Linear(2, 8), middle, nn.Linear(8, 1)).double()
+    x = points(9)
+
+    def residual() -> Tensor:
+        u = model(x).squeeze(1)
+        return derivatives(u, x)[0].sum(dim=1) - 1.0 if with_derivatives else u - 1.0
+
+    optimizer = Sven(model.parameters(), engine=Ghost(), lr=0.1)
+    optimizer.step(residual)
+
+    def num_tensors() -> int:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return sum(isinstance(item, Tensor) for item in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = num_tensors()
+        for _ in range(5):
+            optimizer.step(residual)
+        assert num_tensors() <= before
+    finally:
+        gc.enable()
+
+
 def test_a_weight_and_its_bias_share_the_products_of_their_cotangents(monkeypatch):
     torch.manual_seed(0)
     inputs, cotangents = torch.randn(6, 1, 16).double(), torch.randn(6, 1, 12).double()
@@ -418,8 +460,8 @@ def test_a_weight_and_its_bias_share_the_products_of_their_cotangents(monkeypatc
         "part of it": MatrixPiece(192, 0, cotangents.squeeze(1)[:, :5]),
     }
     calls = []
-    original = pieces_module._products
-    monkeypatch.setattr(pieces_module, "_products", lambda *args: calls.append(1) or original(*args))
+    original = pieces_module._own_products
+    monkeypatch.setattr(pieces_module, "_own_products", lambda factor: calls.append(1) or original(factor))
 
     def check(other: MatrixPiece) -> bool:
         calls.clear()

@@ -143,13 +143,12 @@ class FactoredJacobian(Jacobian):
             parameters.setdefault(piece.columns.start, []).append(piece)
         single = [pieces[0] for pieces in parameters.values() if len(pieces) == 1]
         biases = [piece for piece in single if isinstance(piece, MatrixPiece)]
-        for piece in single:
-            if not isinstance(piece, OuterPiece) or not ghost_pays([piece], len(total), self.memory_budget):
-                continue
+        for piece in [piece for piece in single if isinstance(piece, OuterPiece)]:
             bias = bias_of(piece, biases)
-            if bias is not None:
+            if bias and ghost_pays([piece], len(total), self.memory_budget, num_biases=bias.num_columns):
                 add_layer_gram(total, piece)
                 del parameters[piece.columns.start], parameters[bias.columns.start]
+        total = total.tril().add_(total.tril(-1).T)  # of layers the lower triangle alone was added up
         for pieces in parameters.values():
             add_gram(total, pieces, memory_budget=self.memory_budget)
         return total

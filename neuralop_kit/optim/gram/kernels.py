@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Use:
-    """One product: inputs ``(batch, tokens, d_in)``, cotangents ``(batch, tokens, d_out)``, whether the bias was in."""
+    """One product: the parameters in it, inputs ``(batch, tokens, d_in)``, cotangents ``(batch, tokens, d_out)``."""
 
-    kernel: "Kernel"
+    weight_index: int | None
+    bias_index: int | None
     inputs: Tensor
     cotangents: Tensor
-    with_bias: bool
 
 
 class Kernel(ABC):
@@ -65,7 +65,9 @@ class Kernel(ABC):
     def record(self, x: Tensor, g: Tensor, with_bias: bool) -> None:
         """Write one product down."""
         inputs, cotangents = self.input_tokens(x.detach()), self.output_tokens(g.detach())
-        self.recorder.uses.append(Use(self, inputs, cotangents, with_bias and self.bias_index is not None))
+        # Nothing that leads back to the recorder: in a cycle the factors of a step would outlive it.
+        bias_index = self.bias_index if with_bias else None
+        self.recorder.uses.append(Use(self.weight_index, bias_index, inputs, cotangents))
 
 
 class LinearKernel(Kernel):

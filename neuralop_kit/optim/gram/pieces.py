@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
+from scipy.linalg import blas
 from torch import Tensor
 
 
@@ -134,9 +135,17 @@ def bias_of(weight: OuterPiece, biases: Sequence[MatrixPiece]) -> MatrixPiece | 
 
 
 def add_layer_gram(total: Tensor, weight: OuterPiece) -> None:
-    """Add what a weight and its bias give, for one token: ``(g_b . g_c) (a_b . a_c + 1)``."""
-    products = _products(weight.inputs, weight.inputs).add_(1.0)
-    total[weight.rows, weight.rows].addcmul_(products, _products(weight.cotangents, weight.cotangents))
+    """Add what a weight and its bias give, for one token, to the lower triangle: ``(g_b . g_c) (a_b . a_c + 1)``."""
+    products = _own_products(weight.inputs).add_(1.0)
+    total[weight.rows, weight.rows].addcmul_(products, _own_products(weight.cotangents))
+
+
+def _own_products(factor: Tensor) -> Tensor:
+    """Inner products of all tokens of one factor, float64; on the CPU the lower triangle alone, for half the work."""
+    rows = factor.flatten(0, 1).double()
+    if rows.device.type != "cpu":
+        return rows @ rows.T
+    return torch.from_numpy(blas.dsyrk(1.0, rows.numpy().T, trans=1).T)
 
 
 def add_gram(total: Tensor, pieces: Sequence[Piece], *, memory_budget: int) -> None:
@@ -149,12 +158,12 @@ def add_gram(total: Tensor, pieces: Sequence[Piece], *, memory_budget: int) -> N
     if len(outer) == len(pieces) and ghost_pays(outer, len(total), memory_budget):
         for left in outer:
             for right in outer:
-                total[left.rows, right.rows] += left.ghost_products(right)
+                total[left.rows, right.rows].add_(left.ghost_products(right))
         return
     num_columns = pieces[0].num_columns
     if len(pieces) == 1 and 8 * pieces[0].num_rows * num_columns <= memory_budget:
         block = pieces[0].dense()
-        total[pieces[0].rows, pieces[0].rows] += block @ block.T
+        total[pieces[0].rows, pieces[0].rows].addmm_(block, block.T)
         return
     unit = outer[0].inputs.shape[2] if outer else 1
     step = max(memory_budget // (8 * len(total) * unit), 1) * unit
@@ -166,9 +175,9 @@ def add_gram(total: Tensor, pieces: Sequence[Piece], *, memory_budget: int) -> N
         total.addmm_(block, block.T)
 
 
-def ghost_pays(pieces: Sequence[OuterPiece], num_rows: int, memory_budget: int) -> bool:
-    """Whether ghost products are cheaper than multiplying out, and fit."""
+def ghost_pays(pieces: Sequence[OuterPiece], num_rows: int, memory_budget: int, *, num_biases: int = 0) -> bool:
+    """Whether ghost products are cheaper than multiplying out, and fit; they give the Gram of a bias for nothing."""
     tokens = [piece.num_rows * piece.inputs.shape[1] for piece in pieces]
     widths = [piece.inputs.shape[2] + piece.cotangents.shape[2] for piece in pieces]
-    multiplied_out = num_rows**2 * pieces[0].num_columns + sum(tokens) * pieces[0].num_columns
+    multiplied_out = num_rows**2 * (pieces[0].num_columns + num_biases) + sum(tokens) * pieces[0].num_columns
     return sum(tokens) ** 2 * max(widths) <= multiplied_out and 16 * max(tokens) ** 2 <= memory_budget

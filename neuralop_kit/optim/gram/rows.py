@@ -91,15 +91,14 @@ def row_pieces(recording: Recording, starts: Sequence[int], row: int, columns: S
     pieces: list[Piece] = []
     tokens: dict[tuple[int, int, int, int], list[Use]] = {}
     for use, start in zip(recording.uses, starts, strict=False):
-        kernel = use.kernel
-        if kernel.weight_index is not None:
+        if use.weight_index is not None:
             # Tokens of one sample and one weight add up: all uses together are one piece.
-            key = (kernel.weight_index, row + start, use.inputs.shape[0], use.inputs.shape[2])
+            key = (use.weight_index, row + start, use.inputs.shape[0], use.inputs.shape[2])
             tokens.setdefault(key, []).append(use)
-        if use.with_bias and kernel.bias_index is not None:
+        if use.bias_index is not None:
             # Of a single token there is nothing to add up, and nothing to copy.
             sums = use.cotangents.squeeze(1) if use.cotangents.shape[1] == 1 else use.cotangents.sum(dim=1)
-            pieces.append(MatrixPiece(columns[kernel.bias_index], row + start, sums))
+            pieces.append(MatrixPiece(columns[use.bias_index], row + start, sums))
     for (index, first, _, _), uses in tokens.items():
         inputs, cotangents = (
             parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

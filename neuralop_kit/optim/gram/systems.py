@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from neuralop_kit.optim.gram.eigen import Eigenvectors, eigenvectors
-from neuralop_kit.optim.gram.filters import Damp, Filter, filtered
+from neuralop_kit.optim.gram.filters import Damp, Filter, Truncate, filtered
 from neuralop_kit.optim.gram.jacobian import Jacobian, LowRankJacobian
 
 # What is below this multiple of the rounding error is noise.
@@ -68,9 +68,10 @@ class LowRankSystem(System):
 
 
 class GramSystem(System):
-    """Eigenvectors of ``J J^T`` or ``J^T J``, whichever is smaller; of damped ones without threshold a Cholesky factor.
+    """Eigenvectors of ``J J^T`` or ``J^T J``, whichever is smaller; a Cholesky factor where that says the same.
 
-    Singular values are good down to ``sqrt(n * eps)`` of the largest one, as J is squared.
+    It does for damped ones without threshold, and for a pseudo-inverse that drops nothing. Singular values are good
+    down to ``sqrt(n * eps)`` of the largest one, as J is squared.
     """
 
     def __init__(self, jacobian: Jacobian) -> None:
@@ -93,6 +94,9 @@ class GramSystem(System):
         return self.jacobian.transposed_times(solution) if self.by_rows else solution
 
     def _filtered(self, right: Tensor, filter_: Filter) -> Tensor:
+        if self._eigen is None and self._drops_nothing(filter_):
+            self.rank = self.size
+            return _solved(self._gram(), right)
         s, vectors = self._eigenvectors()
         values, self.rank = filtered(filter_, s, self.floor)
         factors = torch.where(values != 0, values / s, 0.0).flip(0)
@@ -104,7 +108,18 @@ class GramSystem(System):
         shift = (max(damping, self.floor**2) * self._largest_eigenvalue()).clamp_min(1e-300)
         damped = self._gram().clone()
         damped.diagonal().add_(shift)
-        return torch.cholesky_solve(right.unsqueeze(1), torch.linalg.cholesky_ex(damped).L).squeeze(1)
+        return _solved(damped, right)
+
+    def _drops_nothing(self, filter_: Filter) -> bool:
+        """Whether it is the plain inverse here: the matrix stays positive definite when the threshold is taken off.
+
+        A "yes" is right; a "no" may be wrong by as much as the Frobenius norm is above the largest eigenvalue.
+        """
+        if not isinstance(filter_, Truncate) or filter_.max_rank is not None:
+            return False
+        shifted = self._gram().clone()
+        shifted.diagonal().sub_(max(filter_.rtol, self.floor) ** 2 * torch.linalg.matrix_norm(shifted))
+        return not torch.linalg.cholesky_ex(shifted).info
 
     def _gram(self) -> Tensor:
         """The matrix."""
@@ -129,6 +144,11 @@ class GramSystem(System):
                 v = product @ (v / v.norm().clamp_min(1e-300))
             self._largest = v.norm()
         return self._largest
+
+
+def _solved(matrix: Tensor, right: Tensor) -> Tensor:
+    """``matrix^-1 right`` of a positive definite matrix."""
+    return torch.cholesky_solve(right.unsqueeze(1), torch.linalg.cholesky_ex(matrix).L).squeeze(1)
 
 
 def factorize(jacobian: Jacobian, rtol: float) -> System:
