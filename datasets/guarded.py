@@ -66,14 +66,18 @@ class GuardedFile(io.RawIOBase):
 
     def read_at(self, place: int, target: memoryview) -> None:
         """Fill all of a buffer of bytes with numbers that begin at ``place``; their content is not looked at."""
-        if not 0 <= place <= self.size - len(target):
-            raise DataError(f"expected bytes up to {place + len(target)} in {self.path}, got {self.size}")
+        self.check(place, len(target))
         done = 0
         while done < len(target):
             count = os.preadv(self._descriptor, [target[done:]], place + done)
             if count == 0:
                 raise DataError(f"expected {self.size} bytes in {self.path}, got fewer; it was cut while open")
             done += count
+
+    def check(self, place: int, count: int) -> None:
+        """Raise a :class:`DataError` unless there were so many bytes at ``place`` when the file was opened."""
+        if not 0 <= place <= self.size - count:
+            raise DataError(f"expected bytes up to {place + count} in {self.path}, got {self.size}")
 
     def close(self) -> None:
         """Close the file."""

@@ -1,4 +1,9 @@
-"""Many small reads at given places of files, of which neighbours become one."""
+"""Many small reads at given places of files, of which neighbours become one.
+
+Maps of the files would save the calls: in a warm page cache they give rows of 64 KiB 1.3 times as fast, and rows of
+4 KiB three times. But whoever touches a map of a file that was cut, or whose disk fails, is ended by a signal, and from
+a cold disk shuffled rows of 64 KiB come 25 times slower where the system fetches 8 MiB around each.
+"""
 
 import os
 from collections.abc import Mapping, Sequence

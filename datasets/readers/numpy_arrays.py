@@ -10,7 +10,10 @@ from neuralop_kit.solvers.errors import ArgumentError
 
 
 class NumpyArray(Layout):
-    """One field, steady or in time; PINO's and Huang's arrays have samples and times first or last."""
+    """One field, steady or in time; PINO's and Huang's arrays have samples and times first or last.
+
+    Of an array whose samples come last, all is read for each sample: convert it before training.
+    """
 
     name = "npy"
     container = NumpyContainer

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from neuralop_kit.datasets.guarded import GuardedFile
+from neuralop_kit.datasets.readers import contiguous
 from neuralop_kit.datasets.readers.contiguous import ContiguousArray
 from neuralop_kit.datasets.readers.hdf5 import Hdf5Container
+from neuralop_kit.datasets.readers.numpy_file import NumpyContainer
 from neuralop_kit.solvers.errors import DataError
 
 SHAPE = (3, 5, 7, 1100)
@@ -25,6 +27,8 @@ INDICES = [
     (slice(2, 2), slice(None), slice(None), slice(None)),
     (1,),
     (slice(2, 9), slice(3, 99), slice(None), slice(None)),
+    (slice(0, 3, 2), 1, slice(None), slice(3, 1000, 7)),
+    (slice(None), slice(None), 6, slice(0, 1)),
 ]
 
 
@@ -42,6 +46,20 @@ def test_every_part_is_what_hdf5_reads(tmp_path, dtype, block):
             expected, found = file["u"][index], array[index]
             assert found.dtype == expected.dtype
             np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(("near", "block"), [(0, 1), (2**15, 1), (2**15, 2**18), (2**40, 2**40)])
+def test_every_part_is_what_numpy_reads(tmp_path, monkeypatch, order, near, block):
+    """Run by run, in blocks of one row and of several, and in one go."""
+    monkeypatch.setattr(contiguous, "NEAR_BYTES", near)
+    monkeypatch.setattr(contiguous, "BLOCK_BYTES", block)
+    numbers = NUMBERS.astype("f4")[..., :200]
+    np.save(tmp_path / "f.npy", np.asarray(numbers, order=order))
+    array = NumpyContainer(tmp_path / "f.npy").array("u")
+    for index in INDICES:
+        if index[-1] != 1099:
+            np.testing.assert_array_equal(array[index], numbers[index])
 
 
 def test_an_index_outside_is_refused(tmp_path):

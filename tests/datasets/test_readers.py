@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+import zipfile
 
 import h5py
 import numpy as np
@@ -319,6 +320,37 @@ class TestTorch:
         data = opened(tmp_path / "f.pt")
         assert data.target_names == ("vorticity",)
         np.testing.assert_array_equal(everything(data)[0], x.reshape(4, 1, 5, 7))
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.int16])
+    def test_types(self, tmp_path, dtype):
+        x, y = (100 * torch.from_numpy(foreign.numbers(4, 5, 7))).to(dtype), torch.from_numpy(foreign.numbers(4, 5, 7))
+        torch.save({"x": x, "y": y}, tmp_path / "f.pt")
+        assert torch.equal(opened(tmp_path / "f.pt").read(range(4))[0][:, 0], x.to(torch.promote_types(dtype, y.dtype)))
+
+    def test_parts_of_one_memory(self, tmp_path):
+        both = torch.from_numpy(foreign.numbers(8, 5, 7))
+        torch.save({"x": both[:4], "y": both[4:], "both": both}, tmp_path / "f.pt")
+        for found, expected in zip(opened(tmp_path / "f.pt").read(range(4)), both.split(4), strict=True):
+            assert torch.equal(found[:, 0], expected)
+
+    @pytest.mark.parametrize(
+        ("order", "version", "words"),
+        [(b"little", False, None), (b"little", True, "save it once more"), (b"big", False, "order of bytes")],
+    )
+    def test_an_archive_that_another_tool_packed(self, tmp_path, order, version, words):
+        """Where its version says that torch wrote it, torch believes to know where things are."""
+        x, y = foreign.numbers(4, 5, 7), foreign.numbers(4, 5, 7)
+        foreign.pt(tmp_path / "torch.pt", x=x, y=y)
+        with zipfile.ZipFile(tmp_path / "torch.pt") as old, zipfile.ZipFile(tmp_path / "f.pt", "w") as new:
+            for name in old.namelist():
+                if version or not name.endswith(".format_version"):
+                    new.writestr(name, order if name.endswith("byteorder") else old.read(name))
+        if words:
+            with pytest.raises(DataError, match=words):
+                open_dataset(tmp_path / "f.pt")
+        else:
+            for found, expected in zip(everything(opened(tmp_path / "f.pt")), (x, y), strict=True):
+                np.testing.assert_array_equal(found[:, 0], expected)
 
 
 class TestNumpy:
