@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from neuralop_kit.solvers.errors import ArgumentError
-from neuralop_kit.solvers.ode.explicit import add_up
 from neuralop_kit.solvers.ode.kencarp_tableau import COMPANION, GAMMA, TIMES, A, B
 from neuralop_kit.solvers.ode.linear import DenseLU, LinearSolver, dominant_pair
 from neuralop_kit.solvers.ode.method import Field, Increment, Method
 from neuralop_kit.solvers.ode.tableau import Row
+from neuralop_kit.solvers.ode.weighted_sum import add_up
 
 ERROR: Row = tuple(c - b for c, b in zip(COMPANION, B, strict=True))
 

@@ -6,8 +6,9 @@ from torch import Tensor
 from neuralop_kit.solvers.ode import tableaux
 from neuralop_kit.solvers.ode.dopri8 import DOPRI8
 from neuralop_kit.solvers.ode.method import Field, Increment, Method
-from neuralop_kit.solvers.ode.tableau import ExplicitTableau, Row
+from neuralop_kit.solvers.ode.tableau import ExplicitTableau
 from neuralop_kit.solvers.ode.tableaux import BOSH3, DOPRI5, EULER, HEUN, TSIT5
+from neuralop_kit.solvers.ode.weighted_sum import Contrast, WeightedSum
 
 
 class ExplicitRungeKutta(Method):
@@ -25,35 +26,24 @@ class ExplicitRungeKutta(Method):
         self.evaluations_per_step = self.tableau.num_stages - 1
         self.stability_size = self.tableau.stability_size
         self.dense = self.tableau.dense
+        self.sums = tuple(WeightedSum.of(row) for row in self.tableau.a)
+        self.places = self.tableau.c[1:]
+        self.error = None if self.tableau.error is None else Contrast.of(self.tableau.error)
 
     def step(self, field: Field, t: Tensor, y: Tensor, slope: Tensor, h: Tensor) -> Increment:
         """See the base class."""
-        tableau = self.tableau
-        slopes, scaled, state = [slope], [h * slope], y
-        before = y
-        for row, c in zip(tableau.a, tableau.c[1:], strict=True):
-            before, state = state, add_up(y, row, scaled)
+        slopes, before, state = [slope], y, y
+        for total, c in zip(self.sums, self.places, strict=True):
+            before, state = state, torch.addcmul(y, h, total.bracket(slopes), value=total.unit)
             slopes.append(field(torch.add(t, h, alpha=c), state))
-            scaled.append(h * slopes[-1])
         return Increment(
             y=state,
             slope=slopes[-1],
-            defect=None if tableau.error is None else add_up(None, tableau.error, scaled),
+            defect=None if self.error is None else self.error.unit * h * self.error.bracket(slopes),
             slope_change=slopes[-1] - slopes[-2],
             state_change=state - before,
             stages=tuple(slopes),
         )
-
-
-def add_up(start: Tensor | None, weights: Row, terms: list[Tensor]) -> Tensor:
-    """``start + sum_i weights_i terms_i``, one fused multiply-add per weight that is not zero."""
-    total = start
-    for weight, term in zip(weights, terms, strict=False):
-        if weight:
-            total = term * weight if total is None else torch.add(total, term, alpha=weight)
-    if total is None:
-        return torch.zeros_like(terms[0])
-    return total
 
 
 class Tsit5(ExplicitRungeKutta):

@@ -5,11 +5,11 @@ import math
 import torch
 from torch import Tensor
 
-from neuralop_kit.solvers.ode.explicit import add_up
 from neuralop_kit.solvers.ode.linear import DenseLU, LinearSolver, dominant_pair, time_derivative
 from neuralop_kit.solvers.ode.method import Field, Increment, Method
 from neuralop_kit.solvers.ode.rodas_tableau import GAMMA, TIMES, A, C, D, H
 from neuralop_kit.solvers.ode.tableau import Row
+from neuralop_kit.solvers.ode.weighted_sum import add_up
 
 
 class Rosenbrock(Method):

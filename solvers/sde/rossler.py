@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from neuralop_kit.solvers.errors import ArgumentError
-from neuralop_kit.solvers.ode.explicit import add_up
+from neuralop_kit.solvers.ode.weighted_sum import add_up
 from neuralop_kit.solvers.sde.method import Coefficient, Noise, StochasticMethod, TrialStep
 
 Row = tuple[float, ...]
