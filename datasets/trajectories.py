@@ -1,5 +1,6 @@
 """Whole trajectories out of files of any layout."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
@@ -68,5 +69,5 @@ class TrajectoryDataset(Dataset[Tensor]):
         place = index + len(self) if index < 0 else index
         if not 0 <= place < len(self):
             raise IndexError(f"expected an index below {len(self)}, got {index}")
-        number = int(np.searchsorted(self._ends, place, side="right"))
+        number = bisect_right(self._ends, place)
         return number, place - (self._ends[number - 1] if number else 0)

@@ -89,9 +89,8 @@ class FieldFile:
 
     def direct(self, roles: tuple[Role, ...]) -> DirectFrames | None:
         """Where the frames of these roles are, for reads into other arrays; None if they are not stored like that."""
-        seen = self._seen_by(roles)
-        if roles not in self._direct:
-            self._direct[roles] = self._find_direct(roles, seen)
+        if roles not in self._direct or self.container.opened is not self._opened:
+            self._direct[roles] = self._find_direct(roles, self._seen_by(roles))
         return self._direct[roles]
 
     def release(self) -> None:
