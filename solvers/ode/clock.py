@@ -1,7 +1,7 @@
 """The host's side of a solve: where every row is in time, how long its next step is, and whether it goes on."""
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,7 @@ Counts = NDArray[np.int64]
 TINY = 1e-10
 
 
-@dataclass(frozen=True)
-class Move:
+class Move(NamedTuple):
     """What was decided about a trial step; arrays of shape ``(rows,)``.
 
     Args:
@@ -60,6 +59,8 @@ class Clock:
         self.status = np.full(len(start), int(Status.CONVERGED))
         self.num_accepted = np.zeros(len(start), dtype=np.int64)
         self.num_trials = np.zeros(len(start), dtype=np.int64)
+        # Of every row that is still running.
+        self.num_looks = 0
         self.num_evaluations = np.zeros(len(start), dtype=np.int64)
         self.floor = math.log(controller.first_error)
         self.history = (np.full(len(start), self.floor), np.full(len(start), self.floor))
@@ -85,41 +86,43 @@ class Clock:
 
     def judge(self, error: Floats, num_evaluations: int) -> Move:
         """Accept or reject trial steps that cost ``num_evaluations`` each, move on, plan the next ones."""
-        # Called once per trial step, where every microsecond shows: comparisons are counted rather than reduced.
+        # Called once per trial step, where every microsecond shows: what can be counted is not computed row by row.
         finite = np.isfinite(error)
         accepted = self.running & ((error <= 1.0) if self.controller.adapts else finite)
-        num_rows, num_taken = len(error), np.count_nonzero(accepted)
-        is_finite = np.count_nonzero(finite) == num_rows
+        num_taken, num_running = np.count_nonzero(accepted), np.count_nonzero(self.running)
+        is_finite = np.count_nonzero(finite) == len(error)
+        self.num_looks += 1
         self.num_trials += self.running
         self.num_evaluations += num_evaluations * self.running
         self.num_accepted += accepted
         start, h = self.t, self.h
-        stop = start + h
-        if np.count_nonzero(self.is_last):
+        if num_taken < num_running:
+            h = np.where(accepted, h, 0.0)
+        self.t = start + h
+        arrived = accepted & self.is_last
+        if np.count_nonzero(arrived):
             # The last step ends at the goal to the last bit.
-            stop = np.where(self.is_last, self.goal, stop)
-        is_clean = num_taken == num_rows
-        if not is_clean:
-            stop, h = np.where(accepted, stop, start), np.where(accepted, h, 0.0)
-            is_clean = np.count_nonzero(accepted | (~self.running & finite)) == num_rows
-        self.t = stop
+            self.t = np.where(arrived, self.goal, self.t)
+            self.running = self.running & ~arrived
+        move = Move(start, self.t, h, accepted, bool(num_taken), is_finite and num_taken == num_running, is_finite)
         self._choose(error if is_finite else np.where(finite, error, np.inf), accepted)
-        return Move(start, stop, h, accepted, bool(num_taken), is_clean, is_finite)
+        if num_taken < num_running:
+            self._give_up(self.running & ~accepted, finite)
+        if self.num_looks >= self.max_steps:
+            self.stop(self.running, Status.MAX_ITERATIONS)
+        return move
 
     def _choose(self, error: Floats, accepted: Flags) -> None:
         log_error = np.log(np.maximum(error, TINY))
         factor = self.controller.factor(log_error, self.history, accepted, self.order)
         previous = np.maximum(log_error, self.floor)
         self.history = (np.where(accepted, previous, self.history[0]), np.where(accepted, *self.history))
-        self.running = self.running & ~(accepted & self.is_last)
         self._plan(self.h * factor)
-        rejected = self.running & ~accepted
-        if np.count_nonzero(rejected):
-            hopeless = np.abs(self.h) < self.min_step if self.controller.adapts else rejected
-            stuck = rejected & hopeless
-            self.stop(stuck & np.isinf(error), Status.NOT_FINITE)
-            self.stop(stuck, Status.STEP_UNDERFLOW)
-        self.stop(self.num_trials >= self.max_steps, Status.MAX_ITERATIONS)
+
+    def _give_up(self, rejected: Flags, finite: Flags) -> None:
+        stuck = rejected & (np.abs(self.h) < self.min_step) if self.controller.adapts else rejected
+        self.stop(stuck & ~finite, Status.NOT_FINITE)
+        self.stop(stuck, Status.STEP_UNDERFLOW)
 
     def _plan(self, h: Floats) -> None:
         rest = self.goal - self.t

@@ -53,8 +53,10 @@ class PerSample(StepControl):
 
     def norm(self, x: Tensor) -> Tensor:
         """See the base class."""
+        # Small states are waited for longer than they are computed with: no reshaping that changes nothing.
+        rows = x if x.ndim == 2 else x.reshape(len(x), -1)
         # Its derivative at zero is zero, where that of a square root of a sum is NaN.
-        return torch.linalg.vector_norm(x.reshape(len(x), -1), dim=1)
+        return torch.linalg.vector_norm(rows, dim=1)
 
     def spread(self, numbers: Tensor, ndim: int) -> Tensor:
         """See the base class."""
