@@ -12,7 +12,7 @@ from neuralop_kit.datasets.positioned import OpenFile
 from neuralop_kit.datasets.readers.container import Container
 from neuralop_kit.datasets.readers.contents import ONE, SPACE_LETTERS, Contents, Numbers, Role, Variable
 from neuralop_kit.datasets.readers.contiguous import ContiguousArray
-from neuralop_kit.datasets.readers.frame_places import DirectFrames, RegularPlaces
+from neuralop_kit.datasets.readers.frame_places import DirectFrames, FramePlaces, ListedPlaces, RegularPlaces
 from neuralop_kit.solvers.errors import DataError, NonFiniteError
 
 
@@ -124,18 +124,32 @@ class FieldFile:
         return tuple(self._seen[role] for role in roles if self.contents.of_role(role))
 
     def _find_direct(self, roles: tuple[Role, ...], seen: tuple[NDArray[np.bool_], ...]) -> DirectFrames | None:
-        places = []
+        found: list[FramePlaces] = []
         for variable in self.contents.of_role(*roles):
-            array = self.container.array(variable.places[0])
-            if not isinstance(array, ContiguousArray) or array.dtype != np.dtype(self.contents.dtype):
-                return None
-            found = RegularPlaces.of(variable, array, shape=self.contents.shape)
-            if found is None:
+            arrays = self._arrays(variable)
+            places = [RegularPlaces.of(variable, array, shape=self.contents.shape) for array in arrays]
+            known = [place for place in places if place is not None]
+            if not known or len(known) < len(variable.places):
                 return None
             self._check_length(variable, num_frames=self.num_frames)
-            places.append(found)
-            file = array.file
-        return DirectFrames(OpenFile(file.descriptor, file.path), tuple(places), seen) if places else None
+            found.append(known[0] if len(known) == 1 else ListedPlaces.of(known, num_frames=self.num_frames))
+            file = arrays[0].file
+        return DirectFrames(OpenFile(file.descriptor, file.path), tuple(found), seen) if found else None
+
+    def _arrays(self, variable: Variable) -> list[ContiguousArray]:
+        """All arrays of a variable, if they are alike and lie in the file as they are in memory; else some of them."""
+        arrays: list[ContiguousArray] = []
+        for place in variable.places:
+            try:
+                array = self.container.array(place)
+            except DataError:
+                break  # whoever reads this sample is told
+            if not isinstance(array, ContiguousArray) or array.dtype != np.dtype(self.contents.dtype):
+                break
+            if arrays and array.shape != arrays[0].shape:
+                break
+            arrays.append(array)
+        return arrays
 
     def _check_length(self, variable: Variable, num_frames: int) -> None:
         place = variable.places[0]

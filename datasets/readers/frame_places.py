@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,15 +55,15 @@ class RegularPlaces(FramePlaces):
         """Those of a variable that is stored sample by sample, frame by frame, channel by channel; else None."""
         if len(array.shape) != len(variable.axes):
             return None
-        # Axes that are dropped have length one and no meaning.
-        kept = [i for i, letter in enumerate(variable.axes) if letter != ONE or array.shape[i] != 1]
+        # Axes that are dropped have length one and no meaning, or are that of a single channel.
+        kept = [i for i, letter in enumerate(variable.axes) if letter not in ONE + "c" or array.shape[i] != 1]
         axes = "".join(variable.axes[i] for i in kept)
         lengths, strides = [array.shape[i] for i in kept], [array.strides[i] for i in kept]
         num_outer = sum(letter in "nt" for letter in axes)
         outer, inner = axes[:num_outer], axes[num_outer:]
         channels = (variable.num_components,) if "c" in inner else ()
         stored_so = inner.removeprefix("c") == SPACE_LETTERS[: len(shape)] and outer in ("", "n", "t", "nt")
-        if not stored_so or (*channels, *shape) != tuple(lengths[num_outer:]) or len(variable.places) != 1:
+        if not stored_so or (*channels, *shape) != tuple(lengths[num_outer:]):
             return None
         if variable.initial is not None or (not channels and variable.num_components != 1):
             return None
@@ -93,6 +94,17 @@ class ListedPlaces(FramePlaces):
     size: int
     gap: int
     offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, samples: Sequence[RegularPlaces], *, num_frames: int) -> "ListedPlaces":
+        """Those of samples that are arrays of their own."""
+        starts, steps = (np.array([[getattr(s, name)] for s in samples]) for name in ("start", "frame_step"))
+        return cls(samples[0].size, 0, starts + steps * np.arange(num_frames))
+
+    def run(self, sample: int) -> int | None:
+        """The first place, for frames side by side."""
+        places = self.offsets[sample]
+        return int(places[0]) if (places[1:] - places[:-1] == self.size).all() else None
 
     def at(self, samples: NDArray[np.int64], frames: NDArray[np.int64]) -> NDArray[np.int64]:
         """From the list."""

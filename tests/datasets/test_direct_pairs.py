@@ -12,6 +12,7 @@ from neuralop_kit.datasets import FinalTime, Steps, open_dataset
 from neuralop_kit.datasets.positioned import MAX_BUFFERS, OpenFile, read_pieces
 from neuralop_kit.datasets.readers.field_file import FieldFile
 from neuralop_kit.solvers.errors import DataError, NonFiniteError
+from tests.datasets import foreign
 
 SHAPE = (5, 9, 6, 4)
 FIELDS = ("density", "pressure", "Vx", "Vy")
@@ -76,6 +77,39 @@ def test_steady_pairs_and_inputs(tmp_path):
     given, asked = data.read(order)
     np.testing.assert_array_equal(given[:, 0], nu[order])
     np.testing.assert_array_equal(asked[:, 0], u[order])
+
+
+@pytest.mark.parametrize(("problem", "is_direct"), [("dam", True), ("reaction", False), ("sorption", False)])
+def test_samples_that_are_arrays_of_their_own(tmp_path, problem, is_direct):
+    u = foreign.groups(tmp_path / "f.h5", problem)
+    data = open_dataset(tmp_path / "f.h5", task=Steps(history=2))
+    assert (data.files[0].direct(("state",)) is not None) == is_direct
+    order = shuffled(data)
+    for _ in range(2):
+        for given, asked, (sample, k) in zip(*data.read(order), (divmod(i, 2) for i in order), strict=True):
+            np.testing.assert_array_equal(given, u[sample, k : k + 2].reshape(given.shape))
+            np.testing.assert_array_equal(asked, u[sample, k + 2])
+        for sample in range(len(u)):
+            np.testing.assert_array_equal(data.trajectories[sample], u[sample])
+
+
+@pytest.mark.parametrize("damage", ["missing", "short", "other type"])
+def test_a_damaged_group_harms_no_other(tmp_path, damage):
+    u = foreign.groups(tmp_path / "f.h5", "dam")
+    with h5py.File(tmp_path / "f.h5", "r+") as file:
+        values = file["0008/data"][...]
+        del file["0008/data"]
+        if damage != "missing":
+            file["0008/data"] = values[:2] if damage == "short" else values.astype("f8")
+    data = open_dataset(tmp_path / "f.h5")
+    assert data.files[0].direct(("state",)) is None
+    sound = [i for i in range(len(data)) if i // 3 != 5]
+    np.testing.assert_array_equal(data.read(sound)[1], np.delete(u, 5, axis=0)[:, 1:].reshape(-1, 1, *u.shape[3:]))
+    if damage == "other type":
+        np.testing.assert_array_equal(data.trajectories[5], u[5])
+    else:
+        with pytest.raises(DataError, match="0008"):
+            data.read([5 * 3 + 2])
 
 
 def test_every_number_is_looked_at_when_it_is_first_read(tmp_path):
