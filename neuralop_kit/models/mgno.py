@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from neuralop_kit.layers import MultigridOperator
+from neuralop_kit.layers import MultigridOperator, PointwiseLinear
 from neuralop_kit.layers.multigrid import Initialization, SphericalMultigrid
 from neuralop_kit.registry import register_model
 from neuralop_kit.solvers.domain import Domain
@@ -51,20 +51,21 @@ class MgNOLayer(nn.Module):
         return self.activation(v)
 
 
-def pointwise(matrix: nn.Linear, u: Tensor) -> Tensor:
-    """Mix channels at every point; the result has its channels adjacent in memory, as multigrid operators want them."""
-    return matrix(u.movedim(1, -1)).movedim(-1, 1)
+class PointwiseSum(PointwiseLinear):
+    """:class:`PointwiseLinear` for fields whose channels are adjacent in memory, as those of multigrid operators are.
 
+    ``v + W u + b`` is one matrix product; a sum into its transposed result would have a costly gradient.
+    """
 
-class PointwiseSum(nn.Linear):
-    """``v + W u + b`` in one matrix product; a sum into its transposed result would have a costly gradient."""
-
-    def forward(self, input: Tensor, plus: Tensor | None = None) -> Tensor:
-        """``W input + b``, and ``plus`` on top of it."""
+    def forward(self, u: Tensor, *, plus: Tensor | None = None) -> Tensor:
+        """``W u + b``, and ``plus`` on top of it."""
+        rows = u.movedim(1, -1)
         if plus is None:
-            return super().forward(input.movedim(1, -1)).movedim(-1, 1)
-        rows, sums = (field.movedim(1, -1) for field in (input, plus))
-        flat = torch.addmm(sums.flatten(end_dim=-2), rows.flatten(end_dim=-2), self.weight.mT).add_(self.bias)
+            return nn.functional.linear(rows, self.weight, self.bias).movedim(-1, 1)
+        sums = plus.movedim(1, -1)
+        flat = torch.addmm(sums.flatten(end_dim=-2), rows.flatten(end_dim=-2), self.weight.mT)
+        if self.bias is not None:
+            flat = flat.add_(self.bias)
         return flat.view(sums.shape).movedim(-1, 1)
 
 
@@ -164,7 +165,7 @@ class MgNO(nn.Module):
                     generator=generator,
                 )
             self.layers.append(MgNOLayer(operator, num_in, width, activation=activation))
-        self.head = nn.Linear(width, out_channels, bias=False)
+        self.head = PointwiseSum(width, out_channels, bias=False)
 
     def forward(self, u: Tensor, mask: Tensor | None = None) -> Tensor:
         """The operator applied to ``u``, inside ``mask`` if there is one."""
@@ -172,5 +173,5 @@ class MgNO(nn.Module):
             raise DomainError(f"expected no mask on {self.domain}; multiply the input by it, or take a box")
         for layer in self.layers:
             u = layer(u, mask=mask)
-        v = pointwise(self.head, u)
+        v = self.head(u)
         return v if mask is None else v * mask.to(v.dtype)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralop_kit.layers.multigrid import ReferenceMultigrid
-from neuralop_kit.models.mgno import MgNOLayer, pointwise
+from neuralop_kit.models.mgno import MgNOLayer, PointwiseSum
 from neuralop_kit.registry import register_model
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError
@@ -81,7 +81,7 @@ class ReferenceMgNO(nn.Module):
             )
             layer = MgNOLayer(operator, num_in, width, activation=activation, pointwise_branch=pointwise_branch)
             self.layers.append(layer)
-        self.head = nn.Linear(width, out_channels, bias=False)
+        self.head = PointwiseSum(width, out_channels, bias=False)
 
     @classmethod
     def darcy(cls, domain: Domain) -> "ReferenceMgNO":
@@ -116,5 +116,5 @@ class ReferenceMgNO(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """The model applied to ``u``."""
-        v = pointwise(self.head, self.layers(u))
+        v = self.head(self.layers(u))
         return u + v if self.add_input else v

@@ -7,9 +7,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.entries.multigrid import PlainMgNO, give_model_weights
 from neuralop_kit import Domain
-from neuralop_kit.layers import MultigridOperator
+from neuralop_kit.layers import MultigridOperator, PointwiseLinear
 from neuralop_kit.layers.multigrid import EllipticKernels
 from neuralop_kit.models import MgNO, ReferenceMgNO
+from neuralop_kit.models.mgno import PointwiseSum
 from neuralop_kit.registry import build_model, config_of, name_of
 from neuralop_kit.solvers.errors import ArgumentError, DomainError, ShapeError
 from tests.contracts.layer import LayerContract
@@ -51,6 +52,24 @@ def test_one_to_three_dimensions(num_dims):
     model = MgNO(1, 2, domain=domain, width=3, num_layers=1, levels=2)
     for size in (8, 11):
         assert model(torch.randn(1, 1, *(size,) * num_dims)).shape == (1, 2, *(size,) * num_dims)
+
+
+def test_one_channel_between_walls_compiles():
+    # One channel has several layouts at once; a compiler must foresee the one that convolutions choose.
+    model, u = MgNO(1, 1, domain=BOX, width=4, num_layers=2, levels=2), torch.randn(3, 1, 9, 9)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(u), model(u), rtol=1e-6, atol=1e-7)
+
+
+def test_pointwise_matrices_act_on_the_axis_of_channels():
+    # As many channels as points: taking the last axis for the channels would not even be noticed by the shapes.
+    u, plus = torch.randn(2, 5, 7, 5), torch.randn(2, 3, 7, 5)
+    for bias in (True, False):
+        layer = PointwiseSum(5, 3, bias=bias)
+        plain = PointwiseLinear(5, 3, bias=bias)
+        plain.load_state_dict(layer.state_dict())
+        torch.testing.assert_close(layer(u), plain(u))
+        torch.testing.assert_close(layer(u, plus=plus), plain(u, plus=plus))
 
 
 @pytest.mark.parametrize("nodes", ["vertex", "interior", "cell"])

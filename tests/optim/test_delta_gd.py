@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from neuralop_kit import Domain
+from neuralop_kit.models import MgNO
 from neuralop_kit.optim import DeltaGD
 from neuralop_kit.solvers.errors import ArgumentError
 
@@ -116,6 +118,18 @@ def test_evaluation_is_not_watched(layer):
     backward(layer, x)
     optimizer.step()
     assert torch.equal(layer.weight.detach(), moved)
+
+
+def test_matrices_on_another_axis_than_the_last_descend_along_the_gradient():
+    # As many channels as points: the wrong axis would give a system of the right size.
+    model = MgNO(1, 1, domain=Domain.periodic((1.0,)), width=8, num_layers=2, levels=1).double()
+    optimizer, wanted = DeltaGD(model, 0.1), copy.deepcopy(model)
+    for network in (model, wanted):
+        network(torch.linspace(-1, 1, 8, dtype=torch.float64).expand(2, 1, 8)).square().sum().backward()
+    optimizer.step()
+    torch.optim.SGD(wanted.parameters(), 0.1).step()
+    for got, want in zip(model.parameters(), wanted.parameters(), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-14, atol=1e-14)
 
 
 def test_closed_optimizer_leaves_no_hooks(layer):
