@@ -1,6 +1,7 @@
 """Eigenvectors of a symmetric matrix that are only multiplied with vectors."""
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -15,9 +16,19 @@ _BLOCK = 32
 
 
 class Eigenvectors(ABC):
-    """Of a symmetric float64 matrix ``A = U diag(values) U^T``; ``values`` are ascending."""
+    """Of a symmetric float64 matrix ``A = U diag(values) U^T``."""
 
-    values: Tensor
+    @property
+    @abstractmethod
+    def values(self) -> Tensor:
+        """Eigenvalues, ascending."""
+
+    def inverse(self, b: Tensor, *, above: float) -> Tensor | None:
+        """``A^-1 b`` if all values are seen to be above that part of the largest one; None where it takes the values.
+
+        A result is right; a missing one may be due to a bound on the largest value that is too high.
+        """
+        return None
 
     @abstractmethod
     def coefficients(self, b: Tensor) -> Tensor:
@@ -32,7 +43,12 @@ class MatrixEigenvectors(Eigenvectors):
     """U as a matrix, on any device."""
 
     def __init__(self, matrix: Tensor) -> None:
-        self.values, self.vectors = torch.linalg.eigh(matrix)
+        self._values, self.vectors = torch.linalg.eigh(matrix)
+
+    @property
+    def values(self) -> Tensor:
+        """See :class:`Eigenvectors`."""
+        return self._values
 
     def coefficients(self, b: Tensor) -> Tensor:
         """See :class:`Eigenvectors`."""
@@ -57,19 +73,38 @@ class TridiagonalEigenvectors(Eigenvectors):
     def __init__(self, matrix: Tensor) -> None:
         # Of a symmetric matrix the transpose is the same, and has the order of axes that is asked for there.
         a = matrix.numpy().T
-        self.reflectors, diagonal, beside, self.factors, _ = lapack.dsytrd(a, lower=1, lwork=_BLOCK * len(a))
-        values, self.vectors, status = lapack.dstevd(diagonal, beside)
+        self.reflectors, self.diagonal, self.beside, self.factors, _ = lapack.dsytrd(a, lower=1, lwork=_BLOCK * len(a))
+
+    def inverse(self, b: Tensor, *, above: float) -> Tensor | None:
+        """See :class:`Eigenvectors`; T stays positive definite when the threshold is taken off."""
+        # The Frobenius norm.
+        bound = float(np.sqrt(self.diagonal @ self.diagonal + 2 * (self.beside @ self.beside)))
+        _, _, status = lapack.dpttrf(self.diagonal - above * bound, self.beside)
+        if status:
+            return None
+        *_, x, _ = lapack.dptsv(self.diagonal, self.beside, self._reflected(b.numpy(), "T"))
+        return torch.from_numpy(self._reflected(x, "N"))
+
+    @property
+    def values(self) -> Tensor:
+        """See :class:`Eigenvectors`."""
+        return torch.from_numpy(self._solution[0])
+
+    @cached_property
+    def _solution(self) -> tuple[Array, Array]:
+        """Eigenvalues and eigenvectors of T."""
+        values, vectors, status = lapack.dstevd(self.diagonal, self.beside)
         if status:
             raise np.linalg.LinAlgError(f"expected eigenvalues to converge, got LAPACK status {status}")
-        self.values = torch.from_numpy(values)
+        return values, vectors
 
     def coefficients(self, b: Tensor) -> Tensor:
         """See :class:`Eigenvectors`."""
-        return torch.from_numpy(self.vectors.T @ self._reflected(b.numpy(), "T"))
+        return torch.from_numpy(self._solution[1].T @ self._reflected(b.numpy(), "T"))
 
     def combination(self, c: Tensor) -> Tensor:
         """See :class:`Eigenvectors`."""
-        return torch.from_numpy(self._reflected(self.vectors @ c.numpy(), "N"))
+        return torch.from_numpy(self._reflected(self._solution[1] @ c.numpy(), "N"))
 
     def _reflected(self, b: Array, order: Literal["N", "T"]) -> Array:
         """``Q^T b`` or ``Q b``; Q leaves the first entry as it is."""

@@ -68,10 +68,10 @@ class LowRankSystem(System):
 
 
 class GramSystem(System):
-    """Eigenvectors of ``J J^T`` or ``J^T J``, whichever is smaller; a Cholesky factor where that says the same.
+    """Eigenvectors of ``J J^T`` or ``J^T J``, whichever is smaller; of damped ones without threshold a Cholesky factor.
 
-    It does for damped ones without threshold, and for a pseudo-inverse that drops nothing. Singular values are good
-    down to ``sqrt(n * eps)`` of the largest one, as J is squared.
+    Singular values are good down to ``sqrt(n * eps)`` of the largest one, as J is squared. A pseudo-inverse that drops
+    nothing needs none of them.
     """
 
     def __init__(self, jacobian: Jacobian) -> None:
@@ -80,7 +80,7 @@ class GramSystem(System):
         self.size = min(jacobian.num_rows, jacobian.num_columns)
         self.floor = _SAFETY * max((self.size * _EPS) ** 0.5, jacobian.factor_eps)
         self._product: Tensor | None = None
-        self._eigen: tuple[Tensor, Eigenvectors] | None = None
+        self._eigen: Eigenvectors | None = None
         self._largest: Tensor | None = None
 
     def solve(self, r: Tensor, filter_: Filter) -> Tensor:
@@ -94,10 +94,13 @@ class GramSystem(System):
         return self.jacobian.transposed_times(solution) if self.by_rows else solution
 
     def _filtered(self, right: Tensor, filter_: Filter) -> Tensor:
-        if self._eigen is None and self._drops_nothing(filter_):
-            self.rank = self.size
-            return _solved(self._gram(), right)
-        s, vectors = self._eigenvectors()
+        vectors = self._eigenvectors()
+        if isinstance(filter_, Truncate) and filter_.max_rank is None:
+            solution = vectors.inverse(right, above=max(filter_.rtol, self.floor) ** 2)
+            if solution is not None:
+                self.rank = self.size
+                return solution
+        s = vectors.values.clamp_min(0.0).sqrt().flip(0)
         values, self.rank = filtered(filter_, s, self.floor)
         factors = torch.where(values != 0, values / s, 0.0).flip(0)
         return vectors.combination(factors * vectors.coefficients(right))
@@ -108,18 +111,7 @@ class GramSystem(System):
         shift = (max(damping, self.floor**2) * self._largest_eigenvalue()).clamp_min(1e-300)
         damped = self._gram().clone()
         damped.diagonal().add_(shift)
-        return _solved(damped, right)
-
-    def _drops_nothing(self, filter_: Filter) -> bool:
-        """Whether it is the plain inverse here: the matrix stays positive definite when the threshold is taken off.
-
-        A "yes" is right; a "no" may be wrong by as much as the Frobenius norm is above the largest eigenvalue.
-        """
-        if not isinstance(filter_, Truncate) or filter_.max_rank is not None:
-            return False
-        shifted = self._gram().clone()
-        shifted.diagonal().sub_(max(filter_.rtol, self.floor) ** 2 * torch.linalg.matrix_norm(shifted))
-        return not torch.linalg.cholesky_ex(shifted).info
+        return torch.cholesky_solve(right.unsqueeze(1), torch.linalg.cholesky_ex(damped).L).squeeze(1)
 
     def _gram(self) -> Tensor:
         """The matrix."""
@@ -127,12 +119,11 @@ class GramSystem(System):
             self._product = self.jacobian.gram() if self.by_rows else self.jacobian.normal()
         return self._product
 
-    def _eigenvectors(self) -> tuple[Tensor, Eigenvectors]:
-        """Singular values of J in descending order, and the vectors of this side in ascending order."""
+    def _eigenvectors(self) -> Eigenvectors:
+        """Those of this side; eigenvalues are squares of singular values."""
         if self._eigen is None:
-            vectors = eigenvectors(self._gram())
             # With its vectors the matrix is no longer needed, and it is among the largest things in memory.
-            self._eigen, self._product = (vectors.values.clamp_min(0.0).sqrt().flip(0), vectors), None
+            self._eigen, self._product = eigenvectors(self._gram()), None
         return self._eigen
 
     def _largest_eigenvalue(self) -> Tensor:
@@ -144,11 +135,6 @@ class GramSystem(System):
                 v = product @ (v / v.norm().clamp_min(1e-300))
             self._largest = v.norm()
         return self._largest
-
-
-def _solved(matrix: Tensor, right: Tensor) -> Tensor:
-    """``matrix^-1 right`` of a positive definite matrix."""
-    return torch.cholesky_solve(right.unsqueeze(1), torch.linalg.cholesky_ex(matrix).L).squeeze(1)
 
 
 def factorize(jacobian: Jacobian, rtol: float) -> System:
