@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuralop_kit.datasets.positioned import OpenFile, read_pieces, row_slices
 from neuralop_kit.datasets.readers.contents import Numbers
-from neuralop_kit.datasets.readers.frame_places import DirectFrames
+from neuralop_kit.datasets.readers.frame_places import DirectFrames, FramePlaces
 
 NOWHERE = memoryview(bytearray(16))
 
@@ -80,6 +81,8 @@ class _Pieces:
         self._rows, self._samples = rows, samples
         self._places: dict[tuple[int, int], list[Indices]] = {}
         self._buffers: dict[tuple[int, int], list[memoryview]] = {}
+        # Channels of some rows, and what is read for them with the channels last.
+        self._turned: list[tuple[Numbers, Numbers]] = []
 
     def add(self, output: Output) -> None:
         """Those that an array needs."""
@@ -90,10 +93,21 @@ class _Pieces:
                 for kind in part.source.variables:
                     key = (kind.size, kind.gap)
                     self._places.setdefault(key, []).append(kind.at(self._samples, column))
-                    slices = row_slices(num_rows, row_bytes, first, kind.size)
-                    chosen = slices if len(self._rows) == num_rows else [slices[k] for k in self._rows]
-                    self._buffers.setdefault(key, []).extend(map(content.__getitem__, chosen))
+                    if kind.num_last == 1:
+                        slices = row_slices(num_rows, row_bytes, first, kind.size)
+                        chosen = slices if len(self._rows) == num_rows else [slices[k] for k in self._rows]
+                        buffers = map(content.__getitem__, chosen)
+                    else:
+                        buffers = map(memoryview, self._aside(output.array, first, kind))
+                    self._buffers.setdefault(key, []).extend(buffers)
                     first += kind.size
+
+    def _aside(self, array: Numbers, first: int, kind: FramePlaces) -> NDArray[np.uint8]:
+        """Room for rows whose channels, from byte ``first`` of each on, are stored behind the axes of space."""
+        channel = first // array[0, 0].nbytes
+        turned = np.empty((len(self._rows), *array.shape[2:], kind.num_last), dtype=array.dtype)
+        self._turned.append((array[:, channel : channel + kind.num_last], turned))
+        return turned.reshape(len(turned), -1).view(np.uint8)
 
     def read(self, file: OpenFile) -> None:
         """Fill them."""
@@ -101,3 +115,6 @@ class _Pieces:
             buffers, (_, gap) = self._buffers[key], key
             behind = [NOWHERE[:gap]] * len(buffers) if gap else None
             read_pieces({0: file}, np.concatenate(places), buffers, behind=behind)
+        for channels, turned in self._turned:
+            where: Any = slice(None) if len(turned) == len(channels) else self._rows
+            channels[where] = np.moveaxis(turned, -1, 1)

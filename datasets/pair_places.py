@@ -48,7 +48,8 @@ class PairPlaces:
         columns = np.concatenate([given, asked], axis=1).T
         frames = np.ascontiguousarray(columns.repeat(count, axis=0))
         which = np.tile(np.arange(count), len(columns))[:, None]
-        if len(source.seen) != 1 or any((v.size, v.gap) != (first.size, first.gap) for v in source.variables):
+        kinds = {(v.size, v.gap, v.num_last) for v in source.variables}
+        if len(source.seen) != 1 or kinds != {(first.size, first.gap, 1)}:
             return None
         regular = [v for v in source.variables if isinstance(v, RegularPlaces)]
         if len(regular) == count and len({v.sample_step for v in regular}) == 1:

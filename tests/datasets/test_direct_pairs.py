@@ -93,6 +93,31 @@ def test_samples_that_are_arrays_of_their_own(tmp_path, problem, is_direct):
             np.testing.assert_array_equal(data.trajectories[sample], u[sample])
 
 
+@pytest.mark.parametrize("task", [Steps(), Steps(history=2)], ids=str)
+def test_vectors_and_tensors_whose_components_come_last(tmp_path, task):
+    """The Well's, in two files, with an obstacle that is the same for all."""
+    (tmp_path / "train").mkdir()
+    states, obstacles = [], []
+    for k in range(2):
+        fields = foreign.well(tmp_path / "train" / f"{k}.hdf5")
+        with h5py.File(tmp_path / "train" / f"{k}.hdf5", "r+") as file:
+            file["t0_fields"].attrs["field_names"] = np.array(["density", "obstacle"], dtype=foreign.TEXT)
+        flat = [fields[name].reshape(3, 4, 5, 7, -1) for name in ("density", "velocity", "stress")]
+        states += list(np.concatenate(flat, axis=-1).transpose(0, 1, 4, 2, 3))
+        obstacles += 3 * [fields["obstacle"]]
+    data = open_dataset(tmp_path, task=task)
+    assert all(file.direct(("state",)) is not None and file.direct(("input",)) is not None for file in data.files)
+    order, each = shuffled(data), task.num_pairs(4)
+    for _ in range(2):
+        for batch in (order, sorted(order), order[:1]):
+            for u, v, (sample, k) in zip(*data.read(batch), (divmod(i, each) for i in batch), strict=True):
+                given, asked = task.frames(k, 4)
+                np.testing.assert_array_equal(u[:-1], states[sample][list(given)].reshape(-1, 5, 7))
+                np.testing.assert_array_equal(u[-1], obstacles[sample])
+                np.testing.assert_array_equal(v, states[sample][list(asked)].reshape(-1, 5, 7))
+        np.testing.assert_array_equal(data.trajectories[4], states[4])
+
+
 @pytest.mark.parametrize("damage", ["missing", "short", "other type"])
 def test_a_damaged_group_harms_no_other(tmp_path, damage):
     u = foreign.groups(tmp_path / "f.h5", "dam")
