@@ -34,12 +34,16 @@ from neuralop_kit.solvers.pde.sorption import FreundlichSorption, WallValues
 
 SOIL, DIFFUSIVITY, DURATION = FreundlichSorption(), 5e-4, 500.0
 SEEN = 0.9
-NUM_EXPERTS, NUM_FUNCTIONS, WEIGHT = 4, 16, 5.0
+NUM_PARTS, NUM_FUNCTIONS, WEIGHT = 4, 12, 5.0
+# Half of what is seen, in the root of time; and its end: later times have experts of their own.
+TIME_CUTS = (0.45, 0.91)
 CONDITIONS = (
     AtStart("initial", 0, weight=WEIGHT),
     AtStart("inflow", 1, weight=WEIGHT, target=1.0),
     AtStop("outflow", 1, (1.0, DIFFUSIVITY), weight=WEIGHT),
 )
+KINDS = ("soft", "global", "separate", "overlap", "coupled", "coupled in time", "random")
+CHOSEN = "coupled in time"
 SOFT_OVER_EXPERTS, GLOBAL_OVER_EXPERTS = 5.0, 1.5
 MEASURED = ("error", "extrapolated", "held residual", "free residual", "jump", "converged", "MiB", "CPU seconds")
 
@@ -53,6 +57,16 @@ class ExpertsSize:
     have come close to it (0.014 and 0.012), and nothing tells them apart any more. The network sees the start,
     one number: a single function that is good for it would do, and more coefficients help only while the network is not
     finished.
+
+    Experts in columns of space use one set of coefficients for early and late times. Experts that own the late times
+    are free to fit them; coupling hands them the state in which they begin, so only coupled experts can be cut in time
+    (separate ones err by 0.2 to 0.3). The cut (none, 0.3, 0.45, 0.7, two), the columns, the number of functions (of 6,
+    8, 10, 12, 16) and the pull on slopes (of 0.3, 1, 2, 3) were chosen on seeds 987, 1001 and 1002 with other starts,
+    three settings also on 1003 to 1005. On all six, ratios of mean errors were: soft over experts 6.8 seen and 6.7
+    extrapolated, global over experts 1.8 and 2.3. With this study's starts, on seeds 2000 to 2005 that nothing was
+    chosen on: 6.8 and 7.0, 1.4 and 2.0. Six functions are too few for the experts (global over experts 1.3 and 1.2);
+    with 16, what they reach depends on the seed (1.05 and 1.15). What is left is in the corner where the front enters:
+    a quarter to a half of the squared error in the times seen, of one constraint's as well.
     """
 
     points: int
@@ -79,17 +93,25 @@ def residual(u: Tensor, u_t: Tensor, u_xx: Tensor, t: Tensor) -> Tensor:
     return t * SOIL.retardation(u) * u_t - 2 * t**2 * DURATION * DIFFUSIVITY * u_xx
 
 
+def assignment(kind: str, domain: Domain) -> Assignment:
+    """One box, columns of space, the same cut in time as far as the domain goes, or points at random."""
+    if kind == "random":
+        return RandomAssignment(domain, NUM_PARTS)
+    times = tuple(cut for cut in TIME_CUTS if cut < domain.axes[0].stop) if kind == CHOSEN else 1
+    return Partition(domain, (times, 1 if kind == "global" else NUM_PARTS))
+
+
 def experts(
     kind: str, domain: Domain, *, collocation: int, ridge: float = 1e-8, ranks: Ranks | None = None
 ) -> MixtureOfExperts:
-    """One constraint, or four: as published, overlapping, coupled, or with points thrown to them at random."""
-    partition: Assignment = (
-        RandomAssignment(domain, NUM_EXPERTS)
-        if kind == "random"
-        else Partition(domain, (1, 1 if kind == "global" else NUM_EXPERTS))
-    )
-    # Chosen among weights of (10, 3), (10, 10), (30, 3), (30, 10) and (100, 3) on one other seed with other starts.
-    interfaces: dict[str, Interface] = {"overlap": Overlap((0.1, 0.1)), "coupled": Coupled(30.0, 3.0)}
+    """One constraint, or many: as published, overlapping, coupled, or with points thrown to them at random."""
+    partition = assignment(kind, domain)
+    # Weights of columns: among (10, 3), (10, 10), (30, 3), (30, 10) and (100, 3) on one other seed with other starts.
+    interfaces: dict[str, Interface] = {
+        "overlap": Overlap((0.1, 0.1)),
+        "coupled": Coupled(30.0, 3.0),
+        "coupled in time": Coupled(30.0, 1.0),
+    }
     return MixtureOfExperts(
         LeastSquaresConstraint(residual, domain, conditions=CONDITIONS, ridge=ridge),
         partition,
@@ -198,7 +220,7 @@ def compare(size: ExpertsSize, setting: Setting) -> Iterator[Row]:
     """One row per kind of physics: means over seeds, and how far the seeds are apart."""
     start = torch.linspace(0.01, 0.19, size.num_tests, dtype=torch.float64)
     truth = reference(start, size)
-    for kind in ("soft", "global", "separate", "overlap", "coupled", "random"):
+    for kind in KINDS:
         results = [trained(kind, size, setting.seed + k, start, truth) for k in range(size.num_seeds)]
         yield {
             "physics": kind,
@@ -235,12 +257,12 @@ def trained(kind: str, size: ExpertsSize, seed: int, start: Tensor, truth: Tenso
 
 
 def broken_promises(rows: Sequence[Row]) -> list[str]:
-    """The better of separate and coupled experts against a penalty and one constraint; published: 23.9 and 2.1."""
+    """The experts that other seeds chose, against a penalty and one constraint; published: 23.9 and 2.1."""
     by_kind = {row["physics"]: row for row in rows}
     problems = []
     for column in ("error", "extrapolated"):
         values = {kind: float(row[column] or 0) for kind, row in by_kind.items()}
-        best = min(values["separate"], values["coupled"])
+        best = values[CHOSEN]
         for kind, promised in (("soft", SOFT_OVER_EXPERTS), ("global", GLOBAL_OVER_EXPERTS)):
             if values[kind] < promised * best:
                 problems.append(f"{column}: {kind} over experts is {values[kind] / best:.2f}, promised {promised}")
@@ -255,7 +277,9 @@ ACCURACY = Study(
     check=broken_promises,
     caption=(
         "Diffusion-sorption with PDEBench's constants: the same network, points, loss and steps, without data; means "
-        "over three seeds. Times up to 405 of 500 are seen. Published (Chalapathi et al. 2024; 4000 steps at 1024 "
-        "points): soft 85.9 %, global 7.6 %, experts 3.6 %; extrapolated 806 %, 48 %, 14.8 %."
+        "over three seeds. Times up to 405 of 500 are seen. Experts own columns of space; those in time also times to "
+        "101, the rest of those seen, or those after them, a setting chosen on other seeds. Published (Chalapathi et "
+        "al. 2024; 4000 steps at 1024 points): soft 85.9 %, global 7.6 %, experts 3.6 %; extrapolated 806 %, 48 %, "
+        "14.8 %."
     ),
 )
