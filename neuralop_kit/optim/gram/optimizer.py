@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -121,12 +122,12 @@ class GramOptimizer(KitOptimizer):
             self.info = StepInfo("refused", float("nan"), float("nan"), reason=str(error))
             return torch.tensor(float("nan"), dtype=torch.float64)
         choice = self.control.choose(problem, self.state[problem.parameters[0]])
-        problem.accept(choice)
         self.info = StepInfo(
             status="stayed" if choice.direction is None else "moved", loss=problem.loss, new_loss=choice.loss,
             step_size=choice.size, rank=problem.system.rank, num_rows=problem.jacobian.num_rows,
             num_parameters=problem.jacobian.num_columns, num_trials=problem.num_trials,
         )  # fmt: skip
+        problem.accept(choice)
         return torch.tensor(problem.loss, dtype=torch.float64)
 
 
@@ -155,7 +156,11 @@ class LinearProblem:
             )
         self.loss = 0.5 * self.r.square().sum().item()
         self.system = factorize(self.jacobian, self.filter.rtol)
-        self.start = torch.cat([real_view(p.detach()).flatten() for p in self.parameters])
+
+    @cached_property
+    def start(self) -> list[Tensor]:
+        """The weights before the first move; copied no earlier, as the Gram matrix needs the memory before."""
+        return [real_view(p.detach()).clone() for p in self.parameters]
 
     def direction(self, filter_: Filter) -> Tensor:
         """The displacement of all weights by a whole step: momentum, rates, limit and decay included."""
@@ -170,13 +175,13 @@ class LinearProblem:
         if limit is not None:
             step *= limit / self.optimizer.engine.norm(step).clamp_min(limit)
         if self.decays.any():
-            step -= self.rates * self.decays * self.start
+            step -= self.rates * self.decays * torch.cat([start.flatten().double() for start in self.start])
         return self.optimizer.engine.agreed(step)
 
     def trial(self, direction: Tensor, size: float) -> float:
         """The loss after ``size`` times the direction; infinite where the residual is not finite."""
         self.num_trials += 1
-        self._place(torch.add(self.start, direction, alpha=size))
+        self._place(direction, size)
         with torch.enable_grad():
             r = joined(residual_blocks(self.function(), self.optimizer.weights))
         loss = self.optimizer.engine.total(r).item()
@@ -191,14 +196,16 @@ class LinearProblem:
         return torch.dot(self.r, self.jacobian.times(direction)).item()
 
     def accept(self, choice: Choice) -> None:
-        """Move to where the control chose to go, and remember the increment."""
+        """Move to where the control chose to go, and remember the increment; the linear problem is given up."""
+        # It is the largest thing in memory.
+        del self.system, self.jacobian
         if choice.direction is None:
-            self._place(self.start)
-            for parameter in self.parameters:
+            for parameter, start in zip(self.parameters, self.start, strict=True):
+                real_view(parameter.data).copy_(start)
                 # A memory that leads nowhere would do so again in the next step, however soft the filter.
                 self.optimizer.state[parameter].pop("increment", None)
             return
-        self._place(torch.add(self.start, choice.direction, alpha=choice.size))
+        self._place(choice.direction, choice.size)
         if self.optimizer.momentum:
             sizes = [real_size(p) for p in self.parameters]
             for parameter, part in zip(self.parameters, self.increment.split(sizes), strict=True):
@@ -216,11 +223,11 @@ class LinearProblem:
         parts = [state["increment"].double() if "increment" in state else _constant(p, 0.0) for p, state in found]
         return self.optimizer.momentum * torch.cat(parts)
 
-    def _place(self, weights: Tensor) -> None:
-        """Write all weights; those of a float64 sum are rounded once, here."""
-        for parameter, part in zip(self.parameters, weights.split(list(map(real_size, self.parameters))), strict=True):
-            target = real_view(parameter.data)
-            target.copy_(part.view(target.shape))
+    def _place(self, direction: Tensor, size: float) -> None:
+        """Write all weights: the start plus ``size`` times the direction, added in float64 and rounded once."""
+        parts = direction.split([real_size(p) for p in self.parameters])
+        for parameter, start, part in zip(self.parameters, self.start, parts, strict=True):
+            torch.add(start, part.view(start.shape), alpha=size, out=real_view(parameter.data))
 
 
 def _per_weight(rows: list[tuple[Tensor, dict[str, Any]]], name: str) -> Tensor:
