@@ -49,7 +49,7 @@ class TrajectoryDataset(Dataset[Tensor]):
         shape = (file.num_frames, len(self.names), *self.contents.shape)
         room = self._lender.lend(1, [1], shape, np.dtype(self.contents.dtype))
         (u,) = room.tensors()
-        read_run(source.file, room.fields, place, size=len(room.fields[0]))
+        read_run(source.file, room.fields, place, len(room.fields[0]))
         return u[0, 0]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Reads that go straight from the file into tensors: the numbers that HDF5 finds, looked at once, of no other file."""
 
+import errno
 import os
 import random
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from neuralop_kit.datasets import FinalTime, Steps, open_dataset
+from neuralop_kit.datasets import FinalTime, Steps, open_dataset, positioned
 from neuralop_kit.datasets.positioned import MAX_BUFFERS, OpenFile, read_pieces
 from neuralop_kit.datasets.readers.field_file import FieldFile
 from neuralop_kit.solvers.errors import DataError, NonFiniteError
@@ -250,6 +251,42 @@ def test_pieces_of_several_files_in_any_order_and_twice(tmp_path, gap):
         assert not gap or bytes(behind[k]) == whole[size:]
     for file in files.values():
         os.close(file.descriptor)
+
+
+def in_half(read, descriptor, buffers, place):
+    return read(descriptor, [buffers[0][: len(buffers[0]) // 2]], place)
+
+
+def not_in_memory(*_):
+    raise BlockingIOError(errno.EAGAIN, "would wait")
+
+
+def unknown(*_):
+    raise OSError(errno.EOPNOTSUPP, "not supported")
+
+
+@pytest.mark.parametrize("answer", [in_half, not_in_memory, unknown])
+def test_what_is_not_in_memory_is_read_all_the_same(tmp_path, monkeypatch, answer):
+    asked, read = [], os.preadv
+
+    def preadv(descriptor, buffers, place, flags=0):
+        if not flags:
+            return read(descriptor, buffers, place)
+        asked.append(place)
+        return answer(read, descriptor, buffers, place)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    monkeypatch.setattr(positioned, "AT_ONCE", 8)
+    content = np.random.default_rng(0).bytes(4000)
+    (tmp_path / "f").write_bytes(content)
+    with (tmp_path / "f").open("rb") as file:
+        for places, is_asked in ((100 * np.random.default_rng(1).permutation(20), True), (100 * np.arange(20), False)):
+            asked.clear()
+            buffers = [memoryview(bytearray(100)) for _ in places]
+            read_pieces({0: OpenFile(file.fileno(), tmp_path / "f")}, 2 * places if is_asked else places, buffers)
+            step = 2 if is_asked else 1
+            assert [bytes(b) for b in buffers] == [content[step * p :][:100] for p in places.tolist()]
+            assert bool(asked) == is_asked
 
 
 def test_more_pieces_than_the_system_takes_and_a_file_that_ends(tmp_path):
