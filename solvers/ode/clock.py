@@ -59,9 +59,9 @@ class Clock:
         self.status = np.full(len(start), int(Status.CONVERGED))
         self.num_accepted = np.zeros(len(start), dtype=np.int64)
         self.num_trials = np.zeros(len(start), dtype=np.int64)
-        # Of every row that is still running.
-        self.num_looks = 0
         self.num_evaluations = np.zeros(len(start), dtype=np.int64)
+        # What every row that is still running has had; a row gets it on its account when it ends.
+        self.trials_so_far = self.evaluations_so_far = 0
         self.floor = math.log(controller.first_error)
         self.history = (np.full(len(start), self.floor), np.full(len(start), self.floor))
         self.h = np.zeros(len(start))
@@ -81,8 +81,7 @@ class Clock:
         rows = rows & self.running
         if np.count_nonzero(rows):
             self.status = np.where(rows, int(status), self.status)
-            self.running = self.running & ~rows
-            self.h = np.where(self.running, self.h, 0.0)
+            self._retire(rows)
 
     def judge(self, error: Floats, num_evaluations: int) -> Move:
         """Accept or reject trial steps that cost ``num_evaluations`` each, move on, plan the next ones."""
@@ -91,9 +90,8 @@ class Clock:
         accepted = self.running & ((error <= 1.0) if self.controller.adapts else finite)
         num_taken, num_running = np.count_nonzero(accepted), np.count_nonzero(self.running)
         is_finite = np.count_nonzero(finite) == len(error)
-        self.num_looks += 1
-        self.num_trials += self.running
-        self.num_evaluations += num_evaluations * self.running
+        self.trials_so_far += 1
+        self.evaluations_so_far += num_evaluations
         self.num_accepted += accepted
         start, h = self.t, self.h
         if num_taken < num_running:
@@ -103,12 +101,12 @@ class Clock:
         if np.count_nonzero(arrived):
             # The last step ends at the goal to the last bit.
             self.t = np.where(arrived, self.goal, self.t)
-            self.running = self.running & ~arrived
+            self._retire(arrived)
         move = Move(start, self.t, h, accepted, bool(num_taken), is_finite and num_taken == num_running, is_finite)
         self._choose(error if is_finite else np.where(finite, error, np.inf), accepted)
         if num_taken < num_running:
             self._give_up(self.running & ~accepted, finite)
-        if self.num_looks >= self.max_steps:
+        if self.trials_so_far >= self.max_steps:
             self.stop(self.running, Status.MAX_ITERATIONS)
         return move
 
@@ -118,6 +116,12 @@ class Clock:
         previous = np.maximum(log_error, self.floor)
         self.history = (np.where(accepted, previous, self.history[0]), np.where(accepted, *self.history))
         self._plan(self.h * factor)
+
+    def _retire(self, rows: Flags) -> None:
+        self.running = self.running & ~rows
+        self.num_trials += self.trials_so_far * rows
+        self.num_evaluations += self.evaluations_so_far * rows
+        self.h = np.where(self.running, self.h, 0.0)
 
     def _give_up(self, rejected: Flags, finite: Flags) -> None:
         stuck = rejected & (np.abs(self.h) < self.min_step) if self.controller.adapts else rejected
