@@ -1,5 +1,6 @@
 """Derivatives of sampled functions along one axis of a domain, and their values on its walls."""
 
+import operator
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,7 +40,7 @@ class SpectralDerivative(Derivative):
         if not domain.axes[axis].is_periodic:
             raise DomainError(f"expected a periodic axis {axis}, got {domain}; use FiniteDifference there")
         dim = axis - domain.num_dims
-        num_points = u.shape[dim]
+        num_points, order = operator.index(u.shape[dim]), operator.index(order)
         symbol = _symbol(num_points, domain.axes[axis].length, order, u.dtype, u.device).view(-1, *[1] * (-1 - dim))
         power = symbol * 1j if order % 2 else symbol
         return torch.fft.irfft(torch.fft.rfft(u, dim=dim) * power, n=num_points, dim=dim)
@@ -71,7 +72,7 @@ class FiniteDifference(Derivative):
     def __call__(self, u: Tensor, domain: Domain, axis: int, *, order: int) -> Tensor:
         """See :class:`Derivative`."""
         dim = axis - domain.num_dims
-        num_points = u.shape[dim]
+        num_points, order = operator.index(u.shape[dim]), operator.index(order)
         half = (order + 1) // 2 + self.accuracy // 2 - 1
         width = max(order + self.accuracy, 2 * half + 1)
         if num_points < width:
@@ -110,7 +111,7 @@ def on_wall(u: Tensor, domain: Domain, axis: int, *, at_stop: bool, order: int, 
             f"expected an axis with ends, got the periodic axis {axis} of {domain}; it needs no condition"
         )
     dim = axis - domain.num_dims
-    num_points = u.shape[dim]
+    num_points = operator.index(u.shape[dim])
     weights = _wall_weights(description, num_points, order, accuracy, u.dtype, u.device)
     if not at_stop:
         return torch.tensordot(u.narrow(dim, 0, len(weights)), weights, dims=([dim], [0]))
@@ -118,7 +119,9 @@ def on_wall(u: Tensor, domain: Domain, axis: int, *, at_stop: bool, order: int, 
     return torch.tensordot(near, (-1) ** order * weights.flip(0), dims=([dim], [0]))
 
 
+# A compiler looks through the cache, and would trace the computation.
 @lru_cache(maxsize=256)
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def stencil(offsets: tuple[float, ...], order: int) -> tuple[float, ...]:
     """Weights with which values at ``offsets`` give the derivative at 0, exact for polynomials they determine.
 

@@ -217,6 +217,8 @@ class LeastSquaresConstraint(nn.Module):
             problem = problem.with_ridge(self.ridge * squares)
         return problem, start
 
+    # The iteration looks at values; what is compiled around it stays so.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def minimize(self, problem: LeastSquaresProblem, start: Tensor) -> tuple[Tensor, LeastSquaresInfo]:
         """Coefficients of a batch of problems, as solver and policy make them, and the report."""
         minimum = self.solver.minimize(problem, start)

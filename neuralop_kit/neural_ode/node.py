@@ -96,6 +96,8 @@ class NeuralODE(nn.Module):
         """The solution at the times ``t``; with ``dense``, it can be called at any time between them."""
         return self.solve(self.field, u0, t, dense=dense)
 
+    # The loop over steps looks at values; what is compiled around it stays so, and so does a field compiled by itself.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def solve(self, field: Field, u0: Tensor, t: Tensor, *, dense: bool = False) -> Solution:
         """Solve with another field in the same way: for fields that carry an integral along."""
         return odeint(

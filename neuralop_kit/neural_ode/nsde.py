@@ -56,6 +56,7 @@ class NeuralSDE(nn.Module):
         self.controller = controller
         self.max_steps, self.raise_on_failure = max_steps, raise_on_failure
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(
         self,
         u0: Tensor,

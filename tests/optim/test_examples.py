@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 OPERATORS = (
     "darcy", "burgers", "navier_stokes", "shallow_water_sphere", "convert_unet", "train_on_your_file",
     "learned_dynamics_burgers", "conservative_burgers", "positivity_and_mass", "diffusion_sorption_experts",
-    "navier_stokes_experts",
+    "navier_stokes_experts", "all_together",
 )  # fmt: skip
 
 
