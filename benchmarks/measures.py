@@ -47,6 +47,10 @@ class Measure(ABC):
         """What accuracy looks at: by default the tensors that one repetition returns."""
         return tensors_in(self.prepare(subject, inputs)())
 
+    def held_bytes(self, subject: Subject) -> int:
+        """What a subject keeps from one repetition to the next on top of its parameters; counted as memory."""
+        return 0
+
 
 @dataclass(frozen=True)
 class Call(Measure):

@@ -1,5 +1,7 @@
 """Peak memory of one call: what it needs on top of its inputs and parameters, which exist before it.
 
+What else a subject keeps between calls (gradients and states of an optimizer) exists before as well, and is added.
+
 CUDA: torch's allocator peak minus what was allocated before.
 
 CPU: the process's resident high-water mark during the call (Linux resets it on request) minus what was resident before,
@@ -23,9 +25,16 @@ TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
 USUAL = {TRIM_THRESHOLD: 2**26, MMAP_THRESHOLD: 2**25, MMAP_MAX: 2**16}
 
 
-def peak_bytes(work: Work, device: torch.device) -> int | None:
-    """Extra bytes at the worst moment of one (already warm) call, or ``None`` where they cannot be measured."""
-    return cuda_peak(work, device) if device.type == "cuda" else resident_peak(work)
+def peak_bytes(work: Work, device: torch.device, *, held: int = 0) -> int | None:
+    """Extra bytes at the worst moment of one (already warm) call, or ``None`` where they cannot be measured.
+
+    Args:
+        work: the call.
+        device: where it computes.
+        held: bytes that were there before the call and belong to what is measured.
+    """
+    extra = cuda_peak(work, device) if device.type == "cuda" else resident_peak(work)
+    return None if extra is None else extra + held
 
 
 def cuda_peak(work: Work, device: torch.device) -> int:

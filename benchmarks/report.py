@@ -11,7 +11,8 @@ HOW_TO_READ = """\
 Times are medians per call; ours and the peer alternate in one process. **Ratio** is the median over pairs of the
 peer's time divided by ours (above 1: ours is faster), with a 95 % bootstrap interval. **Error** is what the entry's
 accuracy check measures in float64, usually a relative L2 distance. **Memory** is what one call needs at its peak on
-top of inputs and parameters. A dash means: not measured. How it is done: `benchmarks/README.md`."""
+top of inputs and parameters; what an optimizer keeps between its steps counts. A dash means: not measured. How it is
+done: `benchmarks/README.md`."""
 
 
 def render(records: Sequence[Record]) -> str:

@@ -83,7 +83,8 @@ def measurement(entry: Comparison, measure: Measure, setting: Setting) -> Measur
         works += [] if work is None else [work]
         note = failure or note
     samples = interleave(works, setting.profile, clock_for(setting.device))
-    peaks = [peak_bytes(work, setting.device) for work in works]
+    held = [measure.held_bytes(subject) for subject in (pair.ours, pair.peer)]
+    peaks = [peak_bytes(work, setting.device, held=extra) for work, extra in zip(works, held, strict=False)]
     sides = [
         Side(spread(seconds), value, peak)
         for seconds, value, peak in zip(samples.seconds, (error, peer_error), peaks, strict=False)
