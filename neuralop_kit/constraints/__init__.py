@@ -1,6 +1,7 @@
 """Layers whose output obeys physics exactly, solved per subdomain, differentiated by the implicit function theorem.
 
-Each returns ``(value, info)``; the info has a status for every item.
+Each returns ``(value, info)``; the info has a status for every item. Behind a network in half precision or under
+autocast they compute, and return, float32: a constraint holds as well as its field can say it.
 
 LeastSquaresConstraint   a differential equation, as well as learned basis functions allow, with conditions as rows
 AtStart, AtStop          such conditions: initial and boundary values at the ends of an axis

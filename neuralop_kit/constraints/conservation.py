@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralop_kit.constraints.fields import check_field, check_totals
+from neuralop_kit.constraints.precision import in_single_at_least
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.status import SolveInfo, Status
 
@@ -40,6 +41,7 @@ class ConservationConstraint(nn.Module):
         w = self.domain.weights(u.shape[2:], dtype=u.dtype, device=u.device)
         return (w * u).flatten(2).sum(dim=2)
 
+    @in_single_at_least
     def forward(self, u: Tensor, totals: Tensor) -> tuple[Tensor, SolveInfo]:
         """The corrected field, and what holds."""
         check_totals(totals, u)

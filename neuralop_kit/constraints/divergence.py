@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralop_kit.constraints.fields import check_field
+from neuralop_kit.constraints.precision import in_single_at_least
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import DomainError
 from neuralop_kit.solvers.pde.spectral_grid import SpectralGrid
@@ -42,6 +43,7 @@ class DivergenceFree(nn.Module):
             raise DomainError(f"expected a periodic domain of two or three dimensions, got {domain}; use a torus")
         self.domain = domain
 
+    @in_single_at_least
     def forward(self, u: Tensor) -> tuple[Tensor, SolveInfo]:
         """The solenoidal part, and what is left of the divergence."""
         check_field(u, self.domain, channels=self.domain.num_dims)

@@ -10,6 +10,7 @@ from neuralop_kit.constraints.conditions import WallRows
 from neuralop_kit.constraints.interface import Interface, Separate
 from neuralop_kit.constraints.least_squares import LeastSquaresConstraint
 from neuralop_kit.constraints.partition import Assignment
+from neuralop_kit.constraints.precision import in_single_at_least
 from neuralop_kit.constraints.ranks import OneRank, Ranks
 from neuralop_kit.constraints.solution import ExpertsInfo, ExpertSolution, largest_jump
 from neuralop_kit.solvers.errors import ArgumentError
@@ -89,6 +90,7 @@ class MixtureOfExperts(nn.Module):
         )
         return solution.field(), solution.info
 
+    @in_single_at_least
     def solve(
         self,
         basis: Tensor,

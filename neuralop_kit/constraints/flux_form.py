@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralop_kit.constraints.fields import check_field
+from neuralop_kit.constraints.precision import in_single_at_least
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import DomainError, ShapeError
 from neuralop_kit.solvers.status import SolveInfo, Status
@@ -54,6 +55,7 @@ class FluxForm(nn.Module):
                 raise DomainError(f"expected equal cells, got {axis.nodes!r} nodes; take nodes='cell'")
         self.domain, self.stored = domain, stored
 
+    @in_single_at_least
     def forward(self, u: Tensor, fluxes: Sequence[Tensor], *, dt: float) -> tuple[Tensor, SolveInfo]:
         """The next state, and how well the balance holds."""
         check_field(u, self.domain)

@@ -19,6 +19,7 @@ from neuralop_kit.constraints.conditions import Condition, WallRows
 from neuralop_kit.constraints.equation import Equation
 from neuralop_kit.constraints.functions import CoordinateFunction, terms_at, trace_at
 from neuralop_kit.constraints.policies import FailurePolicy, Mask
+from neuralop_kit.constraints.precision import in_single_at_least
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
 from neuralop_kit.solvers.optimization.implicit import Differentiation, Reattachment
@@ -86,6 +87,7 @@ class LeastSquaresConstraint(nn.Module):
         self.num_points, self.ridge, self.start = num_points, ridge, start
         self.solver, self.differentiation, self.policy = solver, differentiation, policy
 
+    @in_single_at_least
     def forward(
         self,
         basis: Tensor,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from neuralop_kit.constraints.fields import check_field
+from neuralop_kit.constraints.precision import in_single_at_least
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ShapeError
 from neuralop_kit.solvers.optimization import project_onto_equalities
@@ -43,6 +44,7 @@ class LinearConstraint(nn.Module):
         super().__init__()
         self.functionals, self.domain = functionals, domain
 
+    @in_single_at_least
     def forward(self, u: Tensor, values: Tensor) -> tuple[Tensor, SolveInfo]:
         """The corrected field, and what holds."""
         check_field(u, self.domain)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
 from neuralop_kit.constraints.fields import check_field
+from neuralop_kit.constraints.precision import in_single_at_least
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError
 from neuralop_kit.solvers.optimization import QPInfo, solve_qp
@@ -59,6 +60,7 @@ class QPConstraint(nn.Module):
         self.domain, self.relaxation = domain, relaxation
         self.equalities, self.inequalities = equalities, inequalities
 
+    @in_single_at_least
     def forward(self, u: Tensor, *data: Tensor) -> tuple[Tensor, QPInfo]:
         """The corrected field, and what became of each item."""
         check_field(u, self.domain)

@@ -5,6 +5,7 @@ import math
 from torch import Tensor, nn
 
 from neuralop_kit.constraints.fields import check_field, check_totals, worst_of_channels
+from neuralop_kit.constraints.precision import in_single_at_least
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError
 from neuralop_kit.solvers.optimization import project_onto_budget
@@ -45,6 +46,7 @@ class SimplexConstraint(nn.Module):
             raise ArgumentError(f"expected lower < upper, got {lower} and {upper}; exchange or correct them")
         self.domain, self.lower, self.upper = domain, lower, upper
 
+    @in_single_at_least
     def forward(self, u: Tensor, totals: Tensor) -> tuple[Tensor, SolveInfo]:
         """The corrected field, and what holds."""
         check_field(u, self.domain)

@@ -107,7 +107,7 @@ def _values_and_slope(module: nn.Module, example: Tensor) -> list[Tensor]:
         outputs = _tensors(module(leaf.clone()))
         total = sum(((v * torch.linspace(1, 2, max(v.numel(), 2)).to(v)[: v.numel()].reshape(v.shape)).sum()
                      for v in outputs if v.requires_grad), torch.zeros(()))  # fmt: skip
-        slope = torch.autograd.grad(total, leaf, allow_unused=True)[0] if total.requires_grad else None
+        slope = torch.autograd.grad(total.real, leaf, allow_unused=True)[0] if total.requires_grad else None
     return [*(v.detach() for v in outputs), torch.zeros_like(example) if slope is None else slope]
 
 

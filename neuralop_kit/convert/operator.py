@@ -234,10 +234,11 @@ def _example(net: nn.Module, domain: Domain, resolution: tuple[int, ...], in_cha
     channels = in_channels or next((n for n in map(_channels_of, net.modules()) if n), None)
     if channels is None:
         raise ArgumentError("expected a layer that tells the number of channels, got none; pass in_channels")
-    like = next((p for p in net.parameters() if p.is_floating_point()), torch.empty(0))
+    like = next((p for p in net.parameters() if p.is_floating_point() or p.is_complex()), torch.empty(0))
     # Any values will do; a generator of its own leaves the global one where it was.
     generator = torch.Generator().manual_seed(0)
-    example = torch.randn(2, channels, *resolution, generator=generator, dtype=torch.float64)
+    dtype = torch.complex128 if like.is_complex() else torch.float64
+    example = torch.randn(2, channels, *resolution, generator=generator, dtype=dtype)
     return example.to(like)
 
 

@@ -235,3 +235,17 @@ def test_recurrence_between_cell_centres():
     assert 1.7 <= measured.fitted_order <= 2.3, f"\n{measured}"
     error = {n: convergence_report(operator, domain, wave, [n, 432]).error[0] for n in (32, 48, 64)}
     assert error[64] < error[48] < error[32], error
+
+
+def test_complex_numbers_are_pairs_of_real_ones():
+    torus = Domain.periodic((1.0, 1.0))
+    net = nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular", bias=False, dtype=torch.complex128)
+    operator = to_operator(net, torus, resolution=(8, 8))
+    parts = []
+    for weight in (net.weight.real, net.weight.imag):
+        part = nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular", bias=False, dtype=torch.float64)
+        part.load_state_dict({"weight": weight})
+        parts.append(to_operator(part, torus, resolution=(8, 8)))
+    u = torch.randn(2, 1, 20, 16, dtype=torch.complex128)
+    (a, b), (c, d) = ((part(u.real), part(u.imag)) for part in parts)
+    torch.testing.assert_close(operator(u), torch.complex(a - d, b + c), rtol=1e-12, atol=1e-13)
