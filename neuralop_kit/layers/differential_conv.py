@@ -6,6 +6,7 @@ from itertools import combinations_with_replacement
 import torch
 from torch import Tensor, nn
 
+from neuralop_kit.layers.checks import check_field
 from neuralop_kit.solvers.domain import Axis, Domain
 from neuralop_kit.solvers.errors import ArgumentError, DomainError, ShapeError
 
@@ -30,6 +31,7 @@ class DifferentialConv(nn.Module):
             to ten.
 
     Shape: ``(batch, in_channels, *space) -> (batch, out_channels, *space)``, any resolution from 4 points per axis on.
+    Half precision is computed in float32, also under autocast: differences of rounded numbers are divided by ``h``.
     Cost: ``2 terms in out`` operations per point with ``terms = d`` or ``d + d (d + 1) / 2``, as one matrix product.
     Noise in the field is amplified like ``1/h`` or ``1/h^2``, as derivatives do.
 
@@ -76,12 +78,18 @@ class DifferentialConv(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         """The derivative of ``u``."""
         num_dims = self.domain.num_dims
-        if u.ndim != 2 + num_dims or u.shape[1] != self.in_channels or min(u.shape[2:]) < 4:
-            raise ShapeError(
-                f"expected a field of shape (batch, {self.in_channels}, *space) with {num_dims} space axes of at least "
-                f"4 points, got {tuple(u.shape)}; a single channel still needs its axis: u[:, None]"
-            )
+        check_field(u, self.in_channels, num_dims)
+        if min(u.shape[2:]) < 4:
+            raise ShapeError(f"expected at least 4 points on every axis, got {tuple(u.shape)}; take a finer grid")
         shape = tuple(operator.index(n) for n in u.shape[2:])
+        with torch.autocast(u.device.type, enabled=False):
+            x = u.to(torch.promote_types(u.dtype, torch.float32))
+            rows = torch.cat(self._differences(x, shape), dim=1).flatten(2)
+            matrix = self.weight.transpose(0, 1).flatten(1)
+            return torch.matmul(matrix.to(x.dtype), rows).unflatten(2, shape).to(u.dtype)
+
+    def _differences(self, u: Tensor, shape: tuple[int, ...]) -> list[Tensor]:
+        """All derivatives of the field."""
         spacing = self.domain.spacing(shape)
         taken: dict[tuple[int, ...], Tensor] = {}
         for along in self.derivatives:
@@ -91,9 +99,7 @@ class DifferentialConv(nn.Module):
                 taken[along] = second_difference(u, dim, axis, h)
             else:
                 taken[along] = first_difference(taken[along[:-1]] if along[:-1] else u, dim, axis, h)
-        rows = torch.cat([taken[along] for along in self.derivatives], dim=1).flatten(2)
-        matrix = self.weight.transpose(0, 1).flatten(1)
-        return torch.matmul(matrix, rows).unflatten(2, shape)
+        return [taken[along] for along in self.derivatives]
 
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""

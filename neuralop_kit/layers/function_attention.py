@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from neuralop_kit.layers.attention_window import AttentionWindow, window_on
+from neuralop_kit.layers.checks import check_field
 from neuralop_kit.layers.quadrature import log_weights
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
@@ -132,9 +133,4 @@ class FunctionAttention(nn.Module):
 
     @staticmethod
     def _check(u: Tensor, channels: int, domain: Domain | None) -> None:
-        num_dims = 1 if domain is None else domain.num_dims
-        if u.ndim != 2 + num_dims or u.shape[1] != channels:
-            raise ShapeError(
-                f"expected a field of shape (batch, {channels}, *space) with {num_dims} space axes, "
-                f"got {tuple(u.shape)}; a single channel still needs its axis: u[:, None]"
-            )
+        check_field(u, channels, 1 if domain is None else domain.num_dims)

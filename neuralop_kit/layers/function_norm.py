@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from neuralop_kit.layers.checks import check_field
 from neuralop_kit.registry import register_component
 from neuralop_kit.solvers.domain import Domain
-from neuralop_kit.solvers.errors import ArgumentError, ShapeError
+from neuralop_kit.solvers.errors import ArgumentError
 
 
 @register_component("function_norm")
@@ -64,11 +65,7 @@ class FunctionNorm(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """Normalise every item of ``u`` by itself."""
-        if u.ndim != 2 + self.domain.num_dims or u.shape[1] != self.channels:
-            raise ShapeError(
-                f"expected a field of shape (batch, {self.channels}, *space) with {self.domain.num_dims} space axes, "
-                f"got {tuple(u.shape)}; a single channel still needs its axis: u[:, None]"
-            )
+        check_field(u, self.channels, self.domain.num_dims)
         grouped = u.to(torch.promote_types(u.dtype, torch.float32)).unflatten(1, (self.num_groups, -1))
         centred = grouped - self._mean(grouped)
         # Two passes: the mean of squares minus the squared mean cancels in float32 where the mean is large.

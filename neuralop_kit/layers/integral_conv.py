@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from neuralop_kit.layers.ball_transform import ball_transform
 from neuralop_kit.layers.cap_transform import cap_transform
+from neuralop_kit.layers.checks import check_field, with_an_item
 from neuralop_kit.layers.constants import constant
 from neuralop_kit.layers.kernel_bases import KernelBasis, PiecewiseLinear
 from neuralop_kit.layers.sphere_transform import SphereTransform, carried_degrees, mix_degrees
 from neuralop_kit.solvers.domain import Domain
-from neuralop_kit.solvers.errors import ArgumentError, DomainError, ShapeError
+from neuralop_kit.solvers.errors import ArgumentError, DomainError
 from neuralop_kit.solvers.nodes import PLACEMENTS
 from neuralop_kit.solvers.sphere import SphereDomain
 
@@ -93,11 +94,9 @@ class IntegralConv(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         """The convolution of ``u``."""
         num_dims = self.domain.num_dims
-        if u.ndim != 2 + num_dims or u.shape[1] != self.in_channels:
-            raise ShapeError(
-                f"expected a field of shape (batch, {self.in_channels}, *space) with {num_dims} space axes, "
-                f"got {tuple(u.shape)}; a single channel still needs its axis: u[:, None]"
-            )
+        check_field(u, self.in_channels, num_dims)
+        if not len(u):
+            return self(with_an_item(u))[:0]
         if self.on_sphere:
             return self._convolve_on_sphere(u)
         shape = tuple(operator.index(n) for n in u.shape[2:])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from neuralop_kit.layers.checks import with_an_item
 from neuralop_kit.layers.interpolation import Cubic, Interpolation, Trigonometric
 from neuralop_kit.layers.sphere_transform import SphereTransform, carried_degrees
 from neuralop_kit.solvers.domain import Domain
@@ -82,6 +83,8 @@ class Resample(nn.Module):
         new = [operator.index(n) for n in shape]
         self.domain.check_shape(old)
         self.domain.check_shape(new)
+        if not len(u):
+            return self(with_an_item(u), shape)[:0]
         with torch.autocast(u.device.type, enabled=False):
             v = u.to(torch.promote_types(u.dtype, torch.float32))
             if isinstance(self.domain, SphereDomain) and old != new:

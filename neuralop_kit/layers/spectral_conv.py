@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from neuralop_kit.layers.checks import check_field, with_an_item
 from neuralop_kit.layers.constants import constant
 from neuralop_kit.layers.fourier import AxisTransform, plan, to_modes, to_points
 from neuralop_kit.solvers.domain import Domain
@@ -88,6 +89,8 @@ class SpectralConv(nn.Module):
     def forward(self, u: Tensor, *, output_shape: Sequence[int] | None = None) -> Tensor:
         """Apply the operator to ``u``; sample the result on a grid of ``output_shape``, by default that of ``u``."""
         shape, output_shape = self._check(u, output_shape)
+        if not len(u):
+            return self(with_an_item(u), output_shape=output_shape)[:0]
         highest = tuple(min(m, n // 2, o // 2) for m, n, o in zip(self.highest, shape, output_shape, strict=True))
         with torch.autocast(u.device.type, enabled=False):
             x = u.to(torch.promote_types(u.dtype, torch.float32))
@@ -102,11 +105,7 @@ class SpectralConv(nn.Module):
     def _check(self, u: Tensor, output_shape: Sequence[int] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Both grid shapes as plain numbers, so that a compiler specialises to them."""
         num_dims = len(self.modes)
-        if u.ndim != 2 + num_dims or u.shape[1] != self.in_channels:
-            raise ShapeError(
-                f"expected a field of shape (batch, {self.in_channels}, *space) with {num_dims} space axes, "
-                f"got {tuple(u.shape)}; a single channel still needs its axis: u[:, None]"
-            )
+        check_field(u, self.in_channels, num_dims)
         shape = tuple(operator.index(n) for n in u.shape[2:])
         if output_shape is None:
             return shape, shape

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from neuralop_kit.layers.checks import check_field, with_an_item
 from neuralop_kit.layers.sphere_transform import SphereTransform, carried_degrees, mix_degrees
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError, DomainError, ShapeError
@@ -80,6 +81,8 @@ class SphericalConv(nn.Module):
     def forward(self, u: Tensor, *, output_shape: Sequence[int] | None = None) -> Tensor:
         """Apply the operator to ``u``; sample the result on a grid of ``output_shape``, by default that of ``u``."""
         old, new = self._check(u, output_shape)
+        if not len(u):
+            return self(with_an_item(u), output_shape=output_shape)[:0]
         grid = self.domain.grid
         kept = min(self.num_degrees, carried_degrees(grid, old[0]), carried_degrees(grid, new[0]))
         with torch.autocast(u.device.type, enabled=False):
@@ -105,11 +108,7 @@ class SphericalConv(nn.Module):
 
     def _check(self, u: Tensor, output_shape: Sequence[int] | None) -> tuple[tuple[int, int], tuple[int, int]]:
         """Both grid shapes as plain numbers."""
-        if u.ndim != 4 or u.shape[1] != self.in_channels:
-            raise ShapeError(
-                f"expected a field of shape (batch, {self.in_channels}, latitudes, longitudes), got {tuple(u.shape)}; "
-                "a single channel still needs its axis: u[:, None]"
-            )
+        check_field(u, self.in_channels, 2)
         old = (operator.index(u.shape[2]), operator.index(u.shape[3]))
         if output_shape is None:
             output_shape = old

@@ -115,6 +115,15 @@ class LayerContract:
             one_by_one = torch.cat([self.apply(layer, u[i : i + 1]) for i in range(3)])
             self.assert_same(self.apply(layer, u), one_by_one)
 
+    def test_an_empty_batch_stays_one(self):
+        # As the last of several processes may hold it: its parameters need a gradient like everybody's.
+        layer = self.layer()
+        some = self.field(self.shapes[0])
+        none = some[:0].requires_grad_()
+        out = self.apply(layer, none)
+        assert out.shape == (0, *self.apply(layer, some).shape[1:])
+        assert all((g == 0).all() for g in torch.autograd.grad(out.sum(), (none, *layer.parameters())))
+
     def test_memory_layout_of_the_input_does_not_matter(self):
         layer = self.layer()
         for shape in self.shapes:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from neuralop_kit.layers.checks import check_field
 from neuralop_kit.layers.multigrid.cycles import CYCLES, run_cycle
 from neuralop_kit.layers.multigrid.hierarchy import KernelHierarchy
 from neuralop_kit.layers.multigrid.initialization import Initialization, LevelKernels, RandomKernels
@@ -197,12 +198,7 @@ class MultigridOperator(nn.Module):
     ) -> tuple[KernelHierarchy, Tensor]:
         """The levels for the grid of ``u``, and ``u`` on the points they work on."""
         channels = self.in_channels if channels is None else channels
-        num_dims = self.domain.num_dims
-        if u.ndim != 2 + num_dims or u.shape[1] != channels:
-            raise ShapeError(
-                f"expected a field of shape (batch, {channels}, *space) with {num_dims} space axes, "
-                f"got {tuple(u.shape)}; a single channel still needs its axis: u[:, None]"
-            )
+        check_field(u, channels, self.domain.num_dims)
         self.domain.check_shape(u.shape[2:])
         inner = channels_last(cut_walls(u, self.domain))
         if mask is None:

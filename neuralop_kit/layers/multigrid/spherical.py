@@ -7,13 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from neuralop_kit.layers.checks import check_field, with_an_item
 from neuralop_kit.layers.multigrid.cycles import CYCLES, run_cycle
 from neuralop_kit.layers.multigrid.initialization import Initialization, LevelKernels, RandomKernels
 from neuralop_kit.layers.multigrid.ring_levels import RingLevels, ring_means
 from neuralop_kit.layers.multigrid.smoothers import Jacobi, Smoother
 from neuralop_kit.layers.sphere_transform import SphereTransform, carried_degrees, mix_degrees
 from neuralop_kit.solvers.domain import Domain
-from neuralop_kit.solvers.errors import ArgumentError, DomainError, ShapeError
+from neuralop_kit.solvers.errors import ArgumentError, DomainError
 from neuralop_kit.solvers.sphere import SphereDomain
 
 
@@ -171,11 +172,9 @@ class SphericalMultigrid(nn.Module):
         return tuple(self.coarsest * 2**level for level in range(num_levels))
 
     def _apply_degrees(self, u: Tensor, num_channels: int, multiplier: Callable[[int], Tensor]) -> Tensor:
-        if u.ndim != 4 or u.shape[1] != num_channels:
-            raise ShapeError(
-                f"expected a field of shape (batch, {num_channels}, latitudes, longitudes), got {tuple(u.shape)}; "
-                "a single channel still needs its axis: u[:, None]"
-            )
+        check_field(u, num_channels, 2)
+        if not len(u):
+            return self._apply_degrees(with_an_item(u), num_channels, multiplier)[:0]
         shape = (operator.index(u.shape[2]), operator.index(u.shape[3]))
         self.domain.check_shape(shape)
         count = carried_degrees(self.domain.grid, shape[0])

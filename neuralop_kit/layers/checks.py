@@ -1,0 +1,37 @@
+"""What layers ask of a field before they touch it."""
+
+from torch import Tensor
+from torch.nn.functional import pad
+
+from neuralop_kit.solvers.errors import ArgumentError, ShapeError
+
+
+def check_field(u: Tensor, channels: int, num_dims: int) -> None:
+    """Raise unless ``u`` is a real field ``(batch, channels, *space)`` with so many space axes.
+
+    Raises:
+        ShapeError: the rank or the number of channels is another one.
+        ArgumentError: the values are complex numbers or integers.
+    """
+    if u.ndim != 2 + num_dims or u.shape[1] != channels:
+        raise ShapeError(
+            f"expected a field of shape (batch, {channels}, *space) with {num_dims} space axes, "
+            f"got {tuple(u.shape)}; a single channel still needs its axis: u[:, None]"
+        )
+    if not u.is_floating_point():
+        raise ArgumentError(
+            f"expected a field of real floating point numbers, got {u.dtype}; give complex numbers as two channels, "
+            "integers as u.float()"
+        )
+
+
+def with_an_item(u: Tensor) -> Tensor:
+    """The same batch and one item more, of zeros: for what refuses empty batches, as Fourier transforms do.
+
+    Of several processes the last may well hold an empty batch; its parameters need a gradient all the same.
+
+    >>> import torch
+    >>> with_an_item(torch.zeros(0, 3, 8)).shape
+    torch.Size([1, 3, 8])
+    """
+    return pad(u, (0, 0) * (u.ndim - 1) + (0, 1))
