@@ -1,12 +1,11 @@
 """In which precision a constraint is met."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,15 +19,23 @@ def in_single_at_least(forward: Callable[P, R]) -> Callable[P, R]:
     """
 
     @functools.wraps(forward)
-    def precise(*args: P.args, **kwargs: P.kwargs) -> R:
-        device = next((leaf.device.type for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)), "cpu")
-        args, kwargs = tree_map(_single, (args, kwargs))
+    def precise(*args: Any, **kwargs: Any) -> R:
+        args, kwargs = _single(args), _single(kwargs)
+        device = next((x.device.type for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), "cpu")
+        if not torch.is_autocast_enabled(device):
+            return forward(*args, **kwargs)
         with torch.autocast(device, enabled=False):
             return forward(*args, **kwargs)
 
     return precise
 
 
-def _single(leaf: Any) -> Any:
-    is_half = isinstance(leaf, Tensor) and leaf.dtype in (torch.float16, torch.bfloat16)
-    return leaf.float() if is_half else leaf
+def _single(value: Any) -> Any:
+    """Tensors in half precision as float32, also inside of sequences and mappings."""
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+    if isinstance(value, list | tuple):
+        return [_single(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _single(item) for key, item in value.items()}
+    return value
