@@ -72,9 +72,8 @@ class Rate(nn.Module):
     def __init__(self, resolution: int, *, channels: int = 4) -> None:
         super().__init__()
         conv = lambda i, o: nn.Conv2d(i, o, 5, padding=2, padding_mode="circular")  # noqa: E731
-        hidden = (nn.GELU(), nn.Conv2d(32, 32, 1), nn.GELU())
+        network = nn.Sequential(conv(1 + channels, 32), nn.GELU(), nn.Conv2d(32, 32, 1), nn.GELU(), conv(32, 1))
         self.far = MultigridOperator(1, channels, 4, domain=TORUS)
-        network = nn.Sequential(conv(1 + channels, 32), *hidden, conv(32, 1))
         self.near = to_operator(network, TORUS, resolution=(resolution, resolution))
         self.constraint = ConservationConstraint(TORUS)
 
