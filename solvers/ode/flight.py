@@ -158,7 +158,7 @@ def cross(stepper: Stepper, clock: Clock, y: Tensor, slope: Tensor) -> tuple[Ten
     route = Route(send_up(clock.goal), send_up(clock.min_step), clock.controller, clock.order, clock.max_steps)
     times = (clock.t, clock.h, clock.is_last, clock.running, clock.status, clock.num_trials, *clock.history)
     aloft, rows = Aloft(y, slope, *(send_up(values) for values in times)), FlownRows()
-    program = compiled(fly, *stepper.kinds, on_cpu=y.device.type == "cpu")
+    program = compiled(fly, stepper.kinds, stepper.control, y)
     ahead = math.inf if clock.is_running else 0.0
     while ahead > 0:
         # The first steps may grow much, so that their length says little about how many are to come.

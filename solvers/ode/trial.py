@@ -17,6 +17,9 @@ Tolerance = float | Tensor
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
+# Numbers in a vector of a CPU, about.
+VECTOR = 8
+
 
 class Trial(NamedTuple):
     """A trial step: see :class:`Increment` for ``y``, ``slope``, ``stages`` and :class:`Statistics` for the others."""
@@ -50,7 +53,7 @@ class Stepper:
 
     def take(self, t: Tensor, y: Tensor, slope: Tensor, h: Tensor) -> Trial:
         """A trial step from ``y`` at ``t``; ``t`` and ``h`` have shape ``(rows,)``."""
-        step = compiled(take_step, *self.kinds, on_cpu=y.device.type == "cpu") if self.method.compile else take_step
+        step = compiled(take_step, self.kinds, self.control, y) if self.method.compile else take_step
         return step(self, t, y, slope, h)
 
 
@@ -70,12 +73,26 @@ def take_step(stepper: Stepper, t: Tensor, y: Tensor, slope: Tensor, h: Tensor) 
     return Trial(new.y, new.slope, error, stiffness, new.stages)
 
 
+def compiled(
+    function: Callable[Arguments, Result], kinds: tuple[object, ...], control: StepControl, y: Tensor
+) -> Callable[Arguments, Result]:
+    """The compiled function for states like ``y``; one per kind of what it runs, so that graphs are found again."""
+    is_narrow = y.numel() < VECTOR * control.num_rows(len(y))
+    return _compiled(function, *kinds, on_cpu=y.device.type == "cpu", is_narrow=is_narrow)
+
+
 @functools.cache
-def compiled(function: Callable[Arguments, Result], *kinds: object, on_cpu: bool) -> Callable[Arguments, Result]:
-    """The compiled function; one per kind of what it runs, so that graphs are found again."""
-    # On a CPU the calls of kernels are compiled as well: in Python they would take a third of a small step. On a GPU
-    # they wait for the device anyway.
-    options: dict[str, str | int | bool | Callable[..., object]] = {"cpp_wrapper": True} if on_cpu else {}
+def _compiled(
+    function: Callable[Arguments, Result], *kinds: object, on_cpu: bool, is_narrow: bool
+) -> Callable[Arguments, Result]:
+    options: dict[str, str | int | bool | Callable[..., object]] = {}
+    if on_cpu:
+        # The calls of kernels are compiled as well: in Python they would take a third of a small step. On a GPU they
+        # wait for the device anyway.
+        options["cpp_wrapper"] = True
+    if on_cpu and is_narrow:
+        # Loops over a row would fill a part of a vector, and take longer than numbers one by one.
+        options["cpp.simdlen"] = 1
     # A graph for each shape and for with and without gradients; torch's own limit of eight is one for all kinds.
     if "isolate_recompiles" in inspect.signature(torch.compile).parameters:
         return torch.compile(  # type: ignore[call-overload]

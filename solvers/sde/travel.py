@@ -36,7 +36,7 @@ class Equation:
         if not self.method.compile:
             return attempt(self, t, y, h, noise)
         kinds = type(self.method), type(self.control), kind_of(self.drift), kind_of(self.diffusion)
-        return trial.compiled(attempt, *kinds)(self, t, y, h, noise)
+        return trial.compiled(attempt, kinds, self.control, y)(self, t, y, h, noise)
 
     @torch.no_grad()
     def begin(self, itinerary: Itinerary, y: Tensor, first_step: float | None) -> None:

@@ -35,8 +35,8 @@ def calls(monkeypatch) -> list[int]:
         heard.append(count)
         return flight.fly(stepper, route, aloft, count)
 
-    monkeypatch.setattr(flight, "compiled", lambda function, *kinds, on_cpu: fly)
-    monkeypatch.setattr(trial, "compiled", lambda function, *kinds, on_cpu: function)
+    monkeypatch.setattr(flight, "compiled", lambda function, kinds, control, y: fly)
+    monkeypatch.setattr(trial, "compiled", lambda function, kinds, control, y: function)
     return heard
 
 

@@ -214,8 +214,8 @@ def test_trial_steps_compile_as_one_graph(monkeypatch):
     """The same numbers and gradients; without the code generator, whose minutes belong to the benchmarks."""
     step = torch.compile(trial.take_step, fullgraph=True, backend="aot_eager")
     several = torch.compile(flight.fly, fullgraph=True, backend="aot_eager")
-    monkeypatch.setattr(trial, "compiled", lambda function, *kinds, on_cpu: step)
-    monkeypatch.setattr(flight, "compiled", lambda function, *kinds, on_cpu: several)
+    monkeypatch.setattr(trial, "compiled", lambda function, kinds, control, y: step)
+    monkeypatch.setattr(flight, "compiled", lambda function, kinds, control, y: several)
     field = Network()
     eager = gradients(field, Direct(), method=Bosh3())
     for adjoint in (Direct(), Replay()):
