@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from neuralop_kit.solvers.ode import Bosh3, Direct, FixedStep, Replay, flight, odeint, trial
+from neuralop_kit.solvers.ode import Bosh3, Direct, FixedStep, Joint, PerSample, Replay, flight, odeint, trial
 from neuralop_kit.solvers.status import Status
 from tests.solvers.ode.problems import END_BY_MU, F64, START, Network, VanDerPol, several_starts, times
 
@@ -220,3 +220,13 @@ def test_trial_steps_compile_as_one_graph(monkeypatch):
     eager = gradients(field, Direct(), method=Bosh3())
     for adjoint in (Direct(), Replay()):
         assert distance(gradients(field, adjoint, method=Bosh3(compile=True)), eager) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("control", "shape", "one_by_one"),
+    [(PerSample(), (5, 2), True), (PerSample(), (5, 2, 8), False), (Joint(), (5, 2), False)],
+)
+def test_rows_shorter_than_a_vector_are_compiled_number_by_number(control, shape, one_by_one, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: settings["options"])
+    options = trial.compiled(trial.take_step, (object(),), control, torch.zeros(shape))
+    assert ("cpp.simdlen" in options) == one_by_one
