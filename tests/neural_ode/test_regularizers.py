@@ -199,10 +199,10 @@ def circles(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 @functools.cache
-def train(kind: str) -> tuple[float, float]:
+def train(kind: str, seed: int) -> tuple[float, float]:
     """Evaluations per solve and accuracy after training, with the same data, seed and number of steps."""
-    torch.manual_seed(0)
-    generator = torch.Generator().manual_seed(1)
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed + 1)
     network = nn.Sequential(nn.Linear(3, 24), nn.Tanh(), nn.Linear(24, 24), nn.Tanh(), nn.Linear(24, 3))
     node, head = NeuralODE(Autonomous(network), rtol=1e-5, atol=1e-5, control="joint"), nn.Linear(3, 2)
     optimizer = torch.optim.Adam([*node.parameters(), *head.parameters()], lr=1e-2)
@@ -230,7 +230,9 @@ def train(kind: str) -> tuple[float, float]:
 
 @pytest.mark.parametrize("kind", ["error", "local"])
 def test_a_regularized_network_is_cheaper_to_solve_and_as_accurate(kind):
-    (cost, accuracy), (plain_cost, plain_accuracy) = train(kind), train("none")
+    """On average over three seeds, as rounding decides where in its last steps a single training is caught."""
+    all_runs = (torch.tensor([train(which, seed) for seed in range(3)]) for which in (kind, "none"))
+    (cost, accuracy), (plain_cost, plain_accuracy) = (runs.mean(dim=0) for runs in all_runs)
     assert plain_accuracy > 0.95
     assert accuracy > plain_accuracy - 0.03
     assert cost <= 0.85 * plain_cost
