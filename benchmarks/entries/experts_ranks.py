@@ -24,6 +24,7 @@ class RanksSize:
     world_sizes: tuple[int, ...] = (1, 2, 4)
     points: int = 48
     times: int = 41
+    items: int = 4
     repetitions: int = 5
 
 
@@ -34,12 +35,12 @@ def timed_rank(rank: int, world_size: int, size: RanksSize, folder: str) -> None
     domain = space_time(1.0)
     t, x = domain.coordinates((size.times, size.points), dtype=torch.float64)
     functions = [torch.exp(-(k % 4 + 1) * x / (0.2 + t)) * torch.cos(k // 4 * torch.pi * x) for k in range(8)]
-    basis = torch.stack(functions).expand(4, -1, -1, -1).clone().requires_grad_()
+    basis = torch.stack(functions).expand(size.items, -1, -1, -1).clone().requires_grad_()
     ranks = ExpertParallel(init_device_mesh("cpu", (world_size,)))
     # Far from the inflow these functions are nearly dependent: what rounding does to them must not count here.
     layer = experts("separate", domain, collocation=size.points * size.times, ridge=1e-4, ranks=ranks)
     # Near zero the retardation has a kink, and there are several minima: rounding would choose between them.
-    start = torch.linspace(0.1, 0.2, 4, dtype=torch.float64)
+    start = torch.linspace(0.1, 0.2, size.items, dtype=torch.float64)
     wall, processor = [], []
     for _ in range(size.repetitions):
         dist.barrier()
@@ -76,13 +77,14 @@ RANKS = Study(
     run=scale,
     columns=("processes", "ms per step", "speed-up", "CPU ms of the first", "relative change of loss"),
     quick=RanksSize(),
+    full=RanksSize((1, 2), points=160, times=121, items=16),
     check=lambda rows: [
         f"{row['processes']} processes change the loss by {row['relative change of loss']:.1e}"
         for row in rows
         if row["relative change of loss"] > 1e-12
     ],
     caption=(
-        "Four experts, four items, solved and differentiated on 1, 2 and 4 gloo processes of one thread each. More "
+        "Four experts, 4 items on 48 x 41 points (full: 16 items on 160 x 121), solved and differentiated on several gloo processes of one thread each. More "
         "processes than free cores cannot be faster: compare the processor time of the first."
     ),
 )
