@@ -84,7 +84,8 @@ RANKS = Study(
         if row["relative change of loss"] > 1e-12
     ],
     caption=(
-        "Four experts, 4 items on 48 x 41 points (full: 16 items on 160 x 121), solved and differentiated on several gloo processes of one thread each. More "
-        "processes than free cores cannot be faster: compare the processor time of the first."
+        "Four experts, 4 items on 48 x 41 points (full: 16 on 160 x 121), solved and differentiated on several gloo "
+        "processes of one thread each. More processes than free cores cannot be faster: compare the processor time of "
+        "the first."
     ),
 )
