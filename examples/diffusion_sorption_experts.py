@@ -5,7 +5,7 @@
 
     R(u) u_t = D u_xx,   u = u0 at t = 0,   u = 1 at x = 0,   u + D u_x = 0 at x = 1         (PDEBench's constants)
 
-One operator network sees the initial value and must give the whole space-time solution. Three ways to tell it the
+One operator network sees the initial value and must give the whole space-time solution. Four ways to tell it the
 physics, with the same network, collocation points and training steps:
 
     soft      it predicts u, and the residual is the loss
