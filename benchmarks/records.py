@@ -65,9 +65,13 @@ class Record:
         """The table this record belongs to: its name without the last part."""
         return self.name.rsplit("/", 1)[0]
 
+    def path_in(self, folder: Path) -> Path:
+        """``folder/NAME.json``."""
+        return folder / f"{self.name}.json"
+
     def save(self, folder: Path) -> Path:
-        """Write ``folder/NAME.json``, atomically."""
-        path = folder / f"{self.name}.json"
+        """Write :meth:`path_in` of the folder, atomically."""
+        path = self.path_in(folder)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
         temporary.write_text(json.dumps(plain(self), indent=1, allow_nan=False) + "\n")
@@ -76,13 +80,18 @@ class Record:
 
 
 def load_records(folder: Path) -> list[Record]:
-    """All records below a folder, by name; files of another schema are refused."""
+    """All records of a folder, by name; files of another schema are refused.
+
+    A folder inside of it that has records of its own, as ``results/latest`` has, keeps them.
+    """
     records = []
     for path in sorted(folder.rglob("*.json")):
         content = json.loads(path.read_text())
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise ValueError(f"expected schema {SCHEMA!r} in {path.name}, got another file; move or delete it")
-        records.append(Record(**content))
+        record = Record(**content)
+        if path == record.path_in(folder):
+            records.append(record)
     return sorted(records, key=lambda record: record.name)
 
 

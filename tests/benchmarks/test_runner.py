@@ -239,6 +239,18 @@ def test_a_later_run_replaces_its_own_records_and_keeps_the_others(bench, tmp_pa
     assert not list((tmp_path / "out").rglob("*.tmp-*"))
 
 
+def test_the_report_of_a_folder_leaves_out_the_records_of_a_folder_inside(bench, tmp_path, capsys):
+    bench(GOOD)
+    _, records = bench(MANY, arguments=["--out", str(tmp_path / "out" / "latest")])
+    assert set(records) == {"layers/sine/8x8"}
+    assert len(load_records(tmp_path / "out" / "latest")) == 3
+    capsys.readouterr()
+    assert command.main(["--report", "--out", str(tmp_path / "out")]) == 0
+    text = capsys.readouterr().out
+    assert "sine" in text
+    assert "cosine" not in text
+
+
 def test_tables_are_well_formed_and_sorted_by_size(bench, tmp_path):
     _, records = bench(GOOD, MANY)
     text = render(list(records.values()))
