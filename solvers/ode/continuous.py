@@ -11,10 +11,12 @@ from torch import Tensor
 
 from neuralop_kit.solvers.errors import ArgumentError
 from neuralop_kit.solvers.ode.adjoint import Adjoint, Direct
+from neuralop_kit.solvers.ode.checks import refuse_transforms
 from neuralop_kit.solvers.ode.control import PerSample
 from neuralop_kit.solvers.ode.explicit import ExplicitRungeKutta
 from neuralop_kit.solvers.ode.leaves import Leaves, leaves_of
 from neuralop_kit.solvers.ode.march import Problem, march
+from neuralop_kit.solvers.ode.rerun import Scene
 from neuralop_kit.solvers.ode.solution import Solution
 
 
@@ -37,11 +39,15 @@ class Continuous(Adjoint):
         check(problem, dense=dense)
         if not torch.is_grad_enabled():
             return march(problem, y0)
-        leaves = leaves_of(problem, y0)
+        refuse_transforms(f"{type(self).__name__}()")
+        scene = Scene(problem.stepper.field, y0)
         with torch.no_grad():
             solution = self.forward(problem, y0)
+        scene.watched()
         solution.stats.raise_if_failed()
-        ys = _Attached.apply(self, Back(problem, leaves, solution), y0, *leaves.tensors)
+        with scene.again():
+            leaves = leaves_of(problem, y0)
+        ys = _Attached.apply(self, Back(problem, leaves, solution, scene), y0, *leaves.tensors)
         return replace(solution, ys=ys, dense=None)
 
     @abstractmethod
@@ -110,11 +116,13 @@ class Back:
 
     Args:
         problem, leaves, solution: what was solved, what it depends on, and what came out.
+        scene: where the field was evaluated.
     """
 
     problem: Problem
     leaves: Leaves
     solution: Solution
+    scene: Scene
 
     @property
     def times(self) -> list[float]:
@@ -154,9 +162,13 @@ class Back:
             y = adjoint.state(self, t, carried).detach().requires_grad_()
             time = t.expand(stepper.control.num_rows(len(y)))
             slope = stepper.field(stepper.control.spread(time, y.ndim), y)
-            pulled = torch.autograd.grad(
-                slope, [y, *leaves.tensors], cotangent, retain_graph=leaves.are_behind_a_graph, materialize_grads=True
-            )
+            if slope.requires_grad:
+                inputs = [y, *leaves.tensors]
+                pulled = torch.autograd.grad(
+                    slope, inputs, cotangent, retain_graph=leaves.are_behind_a_graph, materialize_grads=True
+                )
+            else:
+                pulled = tuple(torch.zeros_like(part) for part in parts[len(carried) :])
         return [slope.detach()] * len(carried) + [-p for p in pulled]
 
 
@@ -177,12 +189,16 @@ class _Attached(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, adjoint: Continuous, back: Back, y0: Tensor, *leaves: Tensor) -> Tensor:
         ctx.adjoint, ctx.back = adjoint, back
+        # The backward pass reads both where they are: what is saved may not be changed in place before.
+        ctx.save_for_backward(y0, *leaves)
         return back.solution.ys.clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, by_ys: Tensor) -> Any:
-        return None, None, *ctx.back.gradients(ctx.adjoint, by_ys)
+        _ = ctx.saved_tensors
+        with ctx.back.scene.again():
+            return None, None, *ctx.back.gradients(ctx.adjoint, by_ys)
 
 
 def check(problem: Problem, *, dense: bool) -> None:

@@ -10,9 +10,9 @@ from torch import Tensor
 from neuralop_kit.solvers.errors import ArgumentError
 from neuralop_kit.solvers.ode.clock import Move
 from neuralop_kit.solvers.ode.controllers import Flags, Floats
-from neuralop_kit.solvers.ode.host import send, send_indices
+from neuralop_kit.solvers.ode.host import read, send, send_indices
 from neuralop_kit.solvers.ode.march import Problem, Step
-from neuralop_kit.solvers.ode.record import powers
+from neuralop_kit.solvers.ode.record import in_dtype_of, powers
 
 # No method's dense output has a higher one.
 DEGREE = 4
@@ -42,7 +42,7 @@ class DenseOutput:
         self.states.append(step.y)
         table = np.zeros((DEGREE, len(step.trial.stages)))
         table[: len(step.stepper.method.dense)] = step.stepper.method.dense
-        stages = torch.stack(step.trial.stages)
+        stages = torch.stack(in_dtype_of(step.y, step.trial.stages))
         self.coefficients.append(torch.tensordot(send(table, stages), stages, dims=1))
 
     def __call__(self, t: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class DenseOutput:
         Raises:
             ArgumentError: ``t`` is outside.
         """
-        time = np.broadcast_to(t.detach().cpu().double().numpy(), self.begin.shape)
+        time = np.broadcast_to(read(t), self.begin.shape)
         direction = np.where(self.end >= self.begin, 1.0, -1.0)
         if ((time - self.begin) * direction < 0).any() or ((time - self.end) * direction > 0).any():
             raise ArgumentError(

@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 
 from neuralop_kit.solvers.errors import ArgumentError
+from neuralop_kit.solvers.ode.checks import is_differentiated
 from neuralop_kit.solvers.ode.control import StepControl
 from neuralop_kit.solvers.ode.controllers import Flags, StepController
-from neuralop_kit.solvers.ode.host import send, send_flags
+from neuralop_kit.solvers.ode.empty import NoSteps
+from neuralop_kit.solvers.ode.host import read, send, send_flags
 from neuralop_kit.solvers.ode.march import Problem, Step, march
 from neuralop_kit.solvers.ode.method import Field, Method
 from neuralop_kit.solvers.ode.pose import pose
+from neuralop_kit.solvers.ode.record import in_dtype_of
 from neuralop_kit.solvers.ode.solution import Statistics
 from neuralop_kit.solvers.ode.time_gradient import drift
 from neuralop_kit.solvers.ode.trial import Tolerance
@@ -23,7 +26,7 @@ Condition = Callable[[Tensor, Tensor], Tensor]
 HALVINGS = 53
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EventSolution:
     """Where every row met its event; a row is a sample, in joint control the batch.
 
@@ -96,10 +99,10 @@ def odeint_event(
         field, y0, t, method=method, rtol=rtol, atol=atol, control=control, controller=controller,
         first_step=first_step, max_steps=max_steps, min_step=0.0,
     )  # fmt: skip
-    start = y0 - drift(problem.stepper, t[0], y0) if t.requires_grad else y0
+    start = y0 - drift(problem.stepper, t[0], y0) if is_differentiated(t) else y0
     search = _Search(problem, start, condition, direction)
-    stats = march(problem, start, search.watch).stats
-    return EventSolution(search.t, search.y, search.found, stats)
+    solution = march(problem, start, search.watch) if y0.numel() else NoSteps().solve(problem, start, dense=False)
+    return EventSolution(search.t, search.y, search.found, solution.stats)
 
 
 class _Search:
@@ -118,7 +121,7 @@ class _Search:
         met = accepted & ((self.before * after < 0) | ((after == 0) & (self.before != 0)))
         if self.direction:
             met &= self.before * self.direction < 0
-        flags: Flags = met.cpu().numpy()
+        flags: Flags = read(met) > 0
         if flags.any():
             self._locate(step, met)
         self.before = torch.where(accepted, after, self.before)
@@ -128,7 +131,8 @@ class _Search:
         """Bisection without a tape, then one step of Newton's method with one: its derivative is the implicit one."""
         start, h = send(step.move.start, step.y), send(step.move.h, step.y)
         # Of the powers of theta, ``(degree, batch, ...)``.
-        powers = torch.tensordot(send_table(step), torch.stack(step.trial.stages), dims=1)
+        stages = torch.stack(in_dtype_of(step.y, step.trial.stages))
+        powers = torch.tensordot(send_table(step), stages, dims=1)
         low, high = torch.zeros_like(h), torch.ones_like(h)
         with torch.no_grad():
             for _ in range(HALVINGS):

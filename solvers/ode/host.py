@@ -12,7 +12,8 @@ def read(x: Tensor) -> NDArray[np.float64]:
     """Values of a small tensor in float64; waits for the device."""
     x = x.detach()
     try:
-        return x.cpu().numpy().astype(np.float64)
+        # There is no bfloat16 in numpy, and no float64 on some devices.
+        return x.cpu().double().numpy().copy()
     except RuntimeError:
         # Under a transform of torch.func a tensor has no storage of its own, yet its values can be listed.
         return np.asarray(x.tolist(), dtype=np.float64)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuralop_kit.solvers.errors import ShapeError
+from neuralop_kit.solvers.ode.checks import check_slope
 from neuralop_kit.solvers.ode.clock import Clock, Move
 from neuralop_kit.solvers.ode.control import PerSample
 from neuralop_kit.solvers.ode.controllers import FixedStep, Flags, Floats, StepController
@@ -151,11 +151,7 @@ def begin(problem: Problem, clock: Clock, y: Tensor) -> tuple[Tensor, Tensor, Te
     stepper, control = problem.stepper, problem.stepper.control
     t = control.spread(send(clock.t, y), y.ndim)
     slope = stepper.field(t, y)
-    if slope.shape != y.shape:
-        raise ShapeError(
-            f"expected field(t, y) to have the shape of y, {tuple(y.shape)}, got {tuple(slope.shape)}; "
-            "return one derivative per component, and mind how t broadcasts"
-        )
+    check_slope(slope, y)
     good = np.isfinite(read(control.rms(y) + control.rms(slope)))
     clock.num_evaluations += 1
     clock.stop(~good, Status.NOT_FINITE)
@@ -208,5 +204,5 @@ def conclude(problem: Problem, course: Course, first: Tensor) -> Solution:
         states.append(torch.where(arrived & ~moved, first, inner))
     if len(problem.times) > 1:
         states.append(torch.where(arrived, y, torch.nan).unsqueeze(0))
-    last_t = per_sample(clock.t).to(problem.ts.dtype)
+    last_t = per_sample(clock.t).to(problem.ts.dtype if problem.ts.is_floating_point() else y.dtype)
     return Solution(problem.ts, torch.cat(states), stats, last_t, y)

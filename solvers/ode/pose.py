@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
+from neuralop_kit.solvers.ode.checks import refuse_transforms, refuse_vmap
 from neuralop_kit.solvers.ode.control import CONTROLS, StepControl
 from neuralop_kit.solvers.ode.controllers import FixedStep, Floats, PIController, StepController
 from neuralop_kit.solvers.ode.host import read
@@ -35,7 +37,11 @@ def pose(
 ) -> Problem:
     """The arguments of ``odeint``, checked; the last time may be infinite."""
     check_state(y0)
+    check_precision(y0, rtol)
+    refuse_vmap(t)
     method, control = named(METHODS, method, "method"), named(CONTROLS, control, "control")
+    if method.compile:
+        refuse_transforms("compile=True")
     controller = PIController() if controller is None else controller
     if not method.has_companion and not isinstance(controller, FixedStep):
         raise ArgumentError(
@@ -50,12 +56,25 @@ def pose(
 
 def check_state(y0: Tensor) -> None:
     """A batch of real numbers."""
-    if y0.ndim == 0 or y0.numel() == 0:
+    if y0.ndim == 0:
         raise ShapeError(
             f"expected a state of shape (batch, ...), got {tuple(y0.shape)}; one sample needs its axis too"
         )
     if not y0.is_floating_point():
         raise ArgumentError(f"expected a real floating-point state, got {y0.dtype}; convert it, or use view_as_real")
+    refuse_vmap(y0)
+
+
+def check_precision(y0: Tensor, rtol: Tolerance) -> None:
+    """Half precision has no digits for the tolerances that single precision has."""
+    if y0.element_size() >= 4:
+        return
+    least, epsilon = float(torch.as_tensor(rtol).min()), torch.finfo(y0.dtype).eps
+    if least < epsilon:
+        raise ArgumentError(
+            f"expected rtol >= {epsilon:.1g} for {y0.dtype}, got {least:.1g}; loosen it, or solve in float32 with a "
+            "field that computes in half precision: y0.float() under torch.autocast"
+        )
 
 
 def check_numbers(*, rtol: Tolerance, atol: Tolerance, first_step: float | None, max_steps: int) -> None:
@@ -90,9 +109,10 @@ def times_of_rows(t: Tensor, control: StepControl, y0: Tensor) -> Floats:
         times = np.repeat(times[:, None], rows, axis=1)
     with np.errstate(invalid="ignore"):
         steps = np.diff(times, axis=0)
-    monotone = ((steps >= 0).all(axis=0) | (steps <= 0).all(axis=0)).all()
-    if not (np.isfinite(times[0]).all() and monotone):
+    good = ((steps >= 0).all(axis=0) | (steps <= 0).all(axis=0)) & np.isfinite(times[0])
+    if not good.all():
         raise ArgumentError(
-            f"expected times that only rise or only fall, got {times.tolist()}; sort them, or solve in parts"
+            f"expected times that only rise or only fall, got {times[:, ~good][:, 0].tolist()}; "
+            "sort them, or solve in parts"
         )
     return times

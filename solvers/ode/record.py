@@ -1,6 +1,6 @@
 """What is kept of a solve while it runs: statistics of the steps, and the states at the times asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +66,11 @@ def powers(theta: Floats, count: int) -> Floats:
     return theta ** np.arange(1, count + 1)[:, None]
 
 
+def in_dtype_of(y: Tensor, stages: Sequence[Tensor]) -> list[Tensor]:
+    """Stages as the state is, whatever a field under autocast returns."""
+    return [stage.to(y.dtype) for stage in stages]
+
+
 class Outputs:
     """Collects the states at the inner times by dense output.
 
@@ -102,7 +107,8 @@ class Outputs:
         if points is None:
             return
         self.points.append(points)
-        self.states.append(self.control.interpolate(y, stages, send_indices(points.row, y), send(points.weights, y)))
+        rows, weights = send_indices(points.row, y), send(points.weights, y)
+        self.states.append(self.control.interpolate(y, in_dtype_of(y, stages), rows, weights))
 
     def stack(self, like: Tensor) -> Tensor:
         """States at the inner times, ``(num_inner, batch, ...)``; NaN where none was reached."""

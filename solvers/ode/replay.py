@@ -9,11 +9,13 @@ from torch import Tensor
 
 from neuralop_kit.solvers.errors import ArgumentError
 from neuralop_kit.solvers.ode.adjoint import Adjoint, Direct
+from neuralop_kit.solvers.ode.checks import refuse_transforms
 from neuralop_kit.solvers.ode.clock import Move
 from neuralop_kit.solvers.ode.host import send, send_flags, send_indices
 from neuralop_kit.solvers.ode.leaves import Leaves, leaves_of
 from neuralop_kit.solvers.ode.march import Course, Problem, Step, conclude, follow, ride, run
-from neuralop_kit.solvers.ode.record import Points, StepRows
+from neuralop_kit.solvers.ode.record import Points, StepRows, in_dtype_of
+from neuralop_kit.solvers.ode.rerun import Scene
 from neuralop_kit.solvers.ode.solution import Solution
 from neuralop_kit.solvers.ode.trial import Stepper
 
@@ -26,14 +28,19 @@ class Replay(Adjoint):
     steps, plus ``stride`` states. Costs about one more forward solve per backward pass, two with a stride.
 
     Gradients reach the initial state, the parameters of a module, and every leaf tensor that the field uses at the
-    first time. Second derivatives need :class:`Direct`.
+    first time. Second derivatives and transforms of ``torch.func`` need :class:`Direct`.
+
+    The solve changes a module's buffers, such as the running statistics of a batch norm; the backward pass does not do
+    so once more. A field that draws random numbers, as dropout does, is refused: the second run would not find them again.
+    Fields that mix the samples of a batch need joint control, here as everywhere.
 
     Args:
         stride: keep every ``stride``-th state and find those between by solving again; the square root of the number of
             steps uses least memory.
 
     Raises:
-        ArgumentError: ``stride`` is below one.
+        ArgumentError: ``stride`` is below one; from the solve: the field draws random numbers, ``dense`` is set, or a
+            transform of ``torch.func`` looks on.
 
     >>> from neuralop_kit.solvers.ode import odeint
     >>> rate = torch.tensor(2.0, requires_grad=True)
@@ -54,10 +61,14 @@ class Replay(Adjoint):
             raise ArgumentError("expected dense=False with Replay, got True; use Direct(), which keeps the stages")
         if not torch.is_grad_enabled():
             return Direct().solve(problem, y0, dense=False)
-        leaves = leaves_of(problem, y0)
-        tape = Tape(self.stride)
+        refuse_transforms("Replay()")
+        scene = Scene(problem.stepper.field, y0)
+        tape = Tape(self.stride, scene)
         with torch.no_grad():
             course = run(problem, y0, [tape.watch])
+        scene.watched()
+        with scene.again():
+            leaves = leaves_of(problem, y0)
         if not tape.lines:
             return conclude(problem, course, y0)
         start = y0 if course.riders is None else ride(y0, course.riders)
@@ -81,6 +92,7 @@ class Tape:
     """What is kept of a solve: all lines, and every ``stride``-th state."""
 
     stride: int
+    scene: Scene
     lines: list[Line] = field(default_factory=list)
     states: list[Tensor] = field(default_factory=list)
 
@@ -119,27 +131,31 @@ class _Replayed(torch.autograd.Function):
     def forward(
         ctx: Any, tape: Tape, course: Course, leaves: Leaves, start: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        ctx.tape, ctx.leaves, ctx.points = tape, leaves, course.outputs.points
+        ctx.tape, ctx.leaves = tape, leaves
+        # The backward pass reads both where they are: what is saved may not be changed in place before.
+        ctx.save_for_backward(start, *tensors)
         rows, outputs = course.rows, course.outputs
         return course.y.clone(), torch.stack(rows.errors), torch.stack(rows.stiffnesses), *outputs.states
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, by_end: Tensor, by_error: Tensor, by_stiffness: Tensor, *by_states: Tensor) -> Any:
-        totals: list[Tensor | None] = [None] * len(ctx.leaves.tensors)
+        _, *leaves = ctx.saved_tensors
+        totals: list[Tensor | None] = [None] * len(leaves)
         by_y = by_end
         remaining = list(by_states)
-        for number, line, y in ctx.tape.backward():
-            accepted = send_flags(line.move.accepted, y)
-            cotangents = [
-                by_y,
-                torch.where(accepted, by_error[number], 0.0),
-                torch.where(accepted, by_stiffness[number], 0.0),
-            ]
-            if line.points is not None:
-                cotangents.append(remaining.pop())
-            by_y, *by_leaves = pull_back(line, y, ctx.leaves, cotangents)
-            totals = [add(total, new) for total, new in zip(totals, by_leaves, strict=True)]
+        with ctx.tape.scene.again():
+            for number, line, y in ctx.tape.backward():
+                accepted = send_flags(line.move.accepted, y)
+                cotangents = [
+                    by_y,
+                    torch.where(accepted, by_error[number], 0.0),
+                    torch.where(accepted, by_stiffness[number], 0.0),
+                ]
+                if line.points is not None:
+                    cotangents.append(remaining.pop())
+                by_y, *by_leaves = pull_back(line, y, ctx.leaves, cotangents)
+                totals = [add(total, new) for total, new in zip(totals, by_leaves, strict=True)]
         return None, None, None, by_y, *totals
 
 
@@ -153,7 +169,7 @@ def pull_back(
         results = [end, step.trial.error, step.trial.stiffness]
         if line.points is not None:
             rows, weights = send_indices(line.points.row, y), send(line.points.weights, y)
-            results.append(line.stepper.control.interpolate(y, step.trial.stages, rows, weights))
+            results.append(line.stepper.control.interpolate(y, in_dtype_of(y, step.trial.stages), rows, weights))
         pairs = [(r, c) for r, c in zip(results, cotangents, strict=True) if r.requires_grad]
         by_y, *by_leaves = torch.autograd.grad(
             [result for result, _ in pairs],

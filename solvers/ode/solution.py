@@ -9,7 +9,7 @@ from neuralop_kit.solvers.errors import ArgumentError, ConvergenceError
 from neuralop_kit.solvers.status import Status
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Statistics:
     """What a solve cost, and the solver's own estimates of why; ``error`` and ``stiffness`` can be differentiated.
 
@@ -67,7 +67,7 @@ class Statistics:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Solution:
     """A trajectory, and how it was found.
 

@@ -5,8 +5,10 @@ from torch import Tensor
 
 from neuralop_kit.solvers.errors import ArgumentError
 from neuralop_kit.solvers.ode.adjoint import Adjoint, Direct
+from neuralop_kit.solvers.ode.checks import is_differentiated
 from neuralop_kit.solvers.ode.control import StepControl
 from neuralop_kit.solvers.ode.controllers import StepController
+from neuralop_kit.solvers.ode.empty import NoSteps
 from neuralop_kit.solvers.ode.method import Field, Method
 from neuralop_kit.solvers.ode.pose import pose
 from neuralop_kit.solvers.ode.solution import Solution
@@ -36,10 +38,10 @@ def odeint(
     Args:
         field: gets ``t`` such that it broadcasts against ``y``: shape ``(batch, 1, ..., 1)`` in per-sample control, a
             single number in joint control; returns the shape of ``y``.
-        y0: shape ``(batch, ...)``, real floating point, at least one sample.
+        y0: shape ``(batch, ...)``, real floating point; the solution has its dtype. A batch may be empty.
         t: times, monotone, forward or backward: ``(num_times,)``, or ``(num_times, batch)`` for times of every
             sample's own (pad with repetitions of the last time). The last time is met by a step, the others by dense
-            output. Where ``t`` requires a gradient, ``ys`` are differentiated by the first and by their own time.
+            output. ``ys`` are differentiated by the first and by their own time where somebody asks, once.
         method: a name of :data:`METHODS`, or an object such as ``Dopri5(compile=True)``.
         rtol, atol: positive; numbers, or tensors that broadcast against ``y0``.
         control: ``"per_sample"`` step sizes, or one ``"joint"`` step size for the batch.
@@ -78,7 +80,9 @@ def odeint(
     if not np.isfinite(problem.times).all():
         raise ArgumentError(f"expected finite times, got {t.tolist()}; odeint_event may go on for ever, odeint may not")
     adjoint = Direct() if adjoint is None else adjoint
-    if t.requires_grad:
+    if y0.numel() == 0:
+        adjoint = NoSteps()
+    if is_differentiated(t):
         solution = solve_with_times(problem, y0, adjoint, dense=dense)
     else:
         solution = adjoint.solve(problem, y0, dense=dense)

@@ -5,9 +5,12 @@ import torch
 from torch import Tensor
 
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
+from neuralop_kit.solvers.ode.checks import check_slope, refuse_transforms, refuse_vmap
 from neuralop_kit.solvers.ode.control import CONTROLS, StepControl
 from neuralop_kit.solvers.ode.controllers import FixedStep, PIController, StepController
-from neuralop_kit.solvers.ode.pose import check_numbers, check_state, named
+from neuralop_kit.solvers.ode.empty import solve_nothing
+from neuralop_kit.solvers.ode.host import read
+from neuralop_kit.solvers.ode.pose import check_numbers, check_precision, check_state, named
 from neuralop_kit.solvers.ode.solution import Solution
 from neuralop_kit.solvers.sde.brownian import BrownianPath, BrownianTree
 from neuralop_kit.solvers.sde.classical import EulerMaruyama, HeunStratonovich, Milstein
@@ -55,7 +58,7 @@ def sdeint(
     Args:
         drift, diffusion: ``f(t, y)`` and ``g(t, y)``, of the shape of ``y``; ``t`` broadcasts against ``y``: shape
             ``(batch, 1, ..., 1)`` in per-sample control, a single number in joint control.
-        y0: the state at ``t[0]``, ``(batch, ...)``, real.
+        y0: the state at ``t[0]``, ``(batch, ...)``, real; the solution has its dtype. A batch may be empty.
         t: increasing times, ``(num_times,)``, at least two.
         method: a name of :data:`METHODS`, or an object such as ``SOSRI(delta=0.2)``. It says whether the equation is
             read as Ito's or Stratonovich's.
@@ -64,7 +67,7 @@ def sdeint(
         controller: by default proportional-integral control with slow growth; ``FixedStep(dt)`` for fixed steps, which
             are the only ones for a method without an error estimate.
         brownian: the paths; by default a :class:`BrownianTree` with a seed from ``generator``. The same tree gives the
-            same paths to any method at any tolerance.
+            same paths to any method at any tolerance. ``jacfwd`` wants a tree that was made outside.
         generator: source of the seed; by default torch's global one.
         first_step: length of the first step; by default found from the size of the coefficients.
         max_steps: trial steps before a sample gives up.
@@ -94,17 +97,27 @@ def sdeint(
     check_state(y0)
     check_numbers(rtol=rtol, atol=atol, first_step=first_step, max_steps=max_steps)
     method, control = named(METHODS, method, "method"), named(CONTROLS, control, "control")
+    if method.compile:
+        refuse_transforms("compile=True")
     controller = STOCHASTIC_CONTROLLER if controller is None else controller
     if not method.has_error and not isinstance(controller, FixedStep):
         raise ArgumentError(
             f"expected a fixed step for {type(method).__name__}, which does not estimate its error, "
             f"got {type(controller).__name__}; give controller=FixedStep(step_size)"
         )
-    times = t.detach().cpu().double().numpy()
+    check_precision(y0, rtol)
+    refuse_vmap(t)
+    times = read(t)
     if times.ndim != 1 or len(times) < 2 or not bool(np.isfinite(times).all() and (np.diff(times) > 0).all()):
         raise ArgumentError(
             f"expected at least two increasing times (num_times,), got {t.tolist()}; noise runs forwards only"
         )
+    if y0.numel() == 0:
+        first = control.spread(t[:1].to(y0.dtype).expand(control.num_rows(len(y0))), y0.ndim)
+        f, g = drift(first, y0), diffusion(first, y0)
+        check_slope(f, y0, "drift(t, y)")
+        check_slope(g, y0, "diffusion(t, y)")
+        return solve_nothing(f + g, y0, t, control.num_rows(len(y0)))
     if brownian is None:
         brownian = BrownianTree(times[0], times[-1], y0.shape, generator=generator, device=y0.device)
     size = tuple(brownian.at(times[0]).value.shape)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralop_kit.solvers.errors import ShapeError
 from neuralop_kit.solvers.ode import trial
+from neuralop_kit.solvers.ode.checks import check_slope
 from neuralop_kit.solvers.ode.clock import Counts
 from neuralop_kit.solvers.ode.control import StepControl
 from neuralop_kit.solvers.ode.controllers import FixedStep, Flags
@@ -45,11 +45,7 @@ class Equation:
         t = self.control.spread(send(itinerary.t, y), y.ndim)
         f, g = self.drift(t, y), self.diffusion(t, y)
         for name, value in (("drift", f), ("diffusion", g)):
-            if value.shape != y.shape:
-                raise ShapeError(
-                    f"expected a {name} of the state's shape {tuple(y.shape)}, got {tuple(value.shape)}; "
-                    "noise is diagonal, one motion per element, and mind how t broadcasts"
-                )
+            check_slope(value, y, f"{name}(t, y)")
         scale = self.atol + self.rtol * y.abs()
         rms = self.control.rms
         size, speed = read(torch.stack([rms(y / scale), rms((f.abs() + 3 * g.abs()) / scale)]))
@@ -169,5 +165,5 @@ def conclude(itinerary: Itinerary, journal: Journal, y: Tensor, ts: Tensor, eval
     batch = len(y)
     numbers = (send_indices(np.broadcast_to(x, (batch,)).copy(), y) for x in counts)
     stats = Statistics(*numbers, *journal.stack(len(itinerary.t)))
-    last_t = send(np.broadcast_to(itinerary.t, (batch,)).copy(), ts)
+    last_t = send(np.broadcast_to(itinerary.t, (batch,)).copy(), ts if ts.is_floating_point() else y)
     return Solution(ts, journal.trajectory(itinerary.visits), stats, last_t, y)

@@ -8,7 +8,18 @@ import torchdiffeq
 from scipy.integrate import solve_ivp
 
 from neuralop_kit.solvers.errors import ArgumentError, ConvergenceError, ShapeError
-from neuralop_kit.solvers.ode import FixedStep, IController, Joint, PerSample, Tsit5, odeint
+from neuralop_kit.solvers.ode import (
+    FixedStep,
+    IController,
+    Interpolating,
+    Joint,
+    PerSample,
+    Replay,
+    Tsit5,
+    compat,
+    odeint,
+    odeint_event,
+)
 from neuralop_kit.solvers.status import Status
 from tests.solvers.ode.problems import END, F64, START, VanDerPol, several_starts, times
 
@@ -246,7 +257,7 @@ def test_bad_numbers_and_names_are_refused(options):
 
 
 def test_bad_shapes_are_refused():
-    for y0, ts in ((START[0, 0], times(0, 1)), (START[:0], times(0, 1)), (START, torch.zeros(2, 3, dtype=F64))):
+    for y0, ts in ((START[0, 0], times(0, 1)), (START, torch.zeros(2, 3, dtype=F64))):
         with pytest.raises(ShapeError, match=r"expected .*, got .*; "):
             odeint(VanDerPol(), y0, ts)
     with pytest.raises(ShapeError, match=r"expected .*, got .*; "):
@@ -258,3 +269,68 @@ def test_bad_shapes_are_refused():
 def test_method_may_be_an_object():
     a = odeint(VanDerPol(), START, times(0, 1), method=Tsit5())
     assert torch.equal(a.ys, odeint(VanDerPol(), START, times(0, 1)).ys)
+
+
+@pytest.mark.parametrize("value", [None, (1.0, 2.0), START])
+def test_what_is_no_slope_is_refused(value):
+    with pytest.raises((ShapeError, ArgumentError), match=r"expected .*, got .*; "):
+        odeint(lambda t, y: value, START[:, :1], times(0, 1))
+
+
+@pytest.mark.parametrize("other", [F64, torch.int64, torch.complex64])
+def test_the_state_keeps_its_dtype(other):
+    """A float64 constant in a field must not make a float64 solve of a float32 state behind the user's back."""
+    y0 = START.float()
+    with pytest.raises(ArgumentError, match=r"expected .* torch.float32, .*, got .*; "):
+        odeint(lambda t, y: -y.to(other), y0, times(0, 1))
+    coarse = odeint(lambda t, y: -y.bfloat16(), y0, times(0, 0.5, 1), control="joint", rtol=1e-2, atol=1e-2)
+    assert coarse.ys.dtype == coarse.stats.error.dtype == torch.float32
+    assert (coarse.ys[1:] - y0 * torch.exp(-coarse.ts[1:, None, None])).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_solves_to_its_own_tolerance_only(dtype):
+    y0, epsilon = START.to(dtype), torch.finfo(dtype).eps
+    ys = odeint(lambda t, y: -y, y0, times(0, 0.5, 1), rtol=4 * epsilon, atol=4 * epsilon).ys
+    assert ys.dtype == dtype
+    assert (ys[-1].double() - START * math.exp(-1)).abs().max() < 10 * epsilon
+    with pytest.raises(ArgumentError, match=r"expected rtol >= .*, got .*; "):
+        odeint(lambda t, y: -y, y0, times(0, 1))
+
+
+def test_times_may_be_integers():
+    solution = odeint(lambda t, y: y**2, START, torch.tensor([0, 1, 2]), max_steps=3)
+    assert 0 < solution.last_t.item() < 1
+
+
+@pytest.mark.parametrize("control", ["per_sample", "joint"])
+@pytest.mark.parametrize(
+    "adjoint", [None, Replay(stride=2), Interpolating()], ids=["direct", "replay", "interpolating"]
+)
+def test_an_empty_batch_is_solved_at_once(adjoint, control):
+    """The last batch of a filtered data set; gradients are zeros, as distributed training waits for them."""
+    field, y0 = VanDerPol(), START[:0].clone().requires_grad_()
+    solution = odeint(field, y0, times(0, 0.5, 1).requires_grad_(), adjoint=adjoint, control=control)
+    assert solution.ys.shape == (3, 0, 2)
+    assert solution.last_t.shape == solution.stats.status.shape == solution.stats.num_accepted.shape == (0,)
+    assert solution.stats.error.shape == solution.stats.accepted.shape == (0, 0 if control == "per_sample" else 1)
+    assert solution.last_y.shape == (0, 2)
+    solution.stats.raise_if_failed()
+    (solution.ys.sum() + solution.last_y.sum()).backward()
+    assert field.mu.grad == 0
+    assert y0.grad.shape == (0, 2)
+    with pytest.raises(ShapeError, match=r"expected .*, got .*; "):
+        odeint(lambda t, y: y[:, :1], y0, times(0, 1))
+
+
+def test_states_without_components_and_other_empty_solves():
+    y0 = torch.zeros(3, 0)
+    solution = odeint(lambda t, y: -y, y0, torch.stack([torch.zeros(3), times(1, 2, 3)]), dense=True)
+    assert solution.ys.shape == (2, 3, 0)
+    assert solution.stats.converged.tolist() == [True] * 3
+    assert solution(torch.tensor(0.5)).shape == (3, 0)
+    assert odeint(VanDerPol(), START[:0], times(0, 1), dense=True)(times(0.5)[0]).shape == (0, 2)
+    assert compat.odeint_adjoint(lambda t, y: -y, y0, torch.tensor([0.0, 1.0])).shape == (2, 3, 0)
+    found = odeint_event(VanDerPol(), START[:0], times(0, 1), lambda t, y: y[:, 0])
+    assert found.t.shape == found.found.shape == (0,)
+    assert found.y.shape == (0, 2)

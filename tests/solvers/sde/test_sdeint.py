@@ -310,6 +310,27 @@ class TestFailure:
             sdeint(lambda t, y: y, lambda t, y: y, start(2), UNIT, brownian=tree(3))
 
 
+@pytest.mark.parametrize("control", ["per_sample", "joint"])
+def test_an_empty_batch_is_solved_at_once(control):
+    rate = torch.tensor(2.0, requires_grad=True)
+    t = torch.tensor([0.0, 0.5, 1.0])
+    solution = sdeint(lambda t, y: -rate * y, lambda t, y: y, torch.zeros(0, 3), t, control=control)
+    assert solution.ys.shape == (3, 0, 3)
+    assert solution.stats.status.shape == solution.last_t.shape == (0,)
+    solution.ys.sum().backward()
+    assert rate.grad == 0
+    with pytest.raises(ShapeError, match=r"expected diffusion.*, got .*; "):
+        sdeint(lambda t, y: -y, lambda t, y: y[:, :1], torch.zeros(0, 3), t)
+
+
+def test_the_state_keeps_its_dtype():
+    y0 = start(4).float()
+    with pytest.raises(ArgumentError, match=r"expected drift.* torch.float32, .*, got .*; "):
+        sdeint(lambda t, y: -y.double(), lambda t, y: y, y0, UNIT)
+    for dtype in (torch.float16, torch.bfloat16):
+        assert sdeint(lambda t, y: -y, lambda t, y: 0.1 * y, y0.to(dtype), UNIT).ys.dtype == dtype
+
+
 def test_trial_steps_compile_as_one_graph(monkeypatch):
     """The same numbers and gradients; without the code generator, whose time belongs to the benchmarks."""
     graph = torch.compile(travel.attempt, fullgraph=True, backend="aot_eager")
