@@ -6,18 +6,23 @@ from torch.nn.functional import pad
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
 
 
-def check_field(u: Tensor, channels: int, num_dims: int) -> None:
-    """Raise unless ``u`` is a real field ``(batch, channels, *space)`` with so many space axes.
+def check_field(u: Tensor, channels: int | None, num_dims: int) -> None:
+    """Raise unless ``u`` is a real field ``(batch, channels, *space)`` with so many space axes; ``None``: any channels.
 
     Raises:
         ShapeError: the rank or the number of channels is another one.
         ArgumentError: the values are complex numbers or integers.
     """
-    if u.ndim != 2 + num_dims or u.shape[1] != channels:
+    if u.ndim != 2 + num_dims or (channels is not None and u.shape[1] != channels):
         raise ShapeError(
-            f"expected a field of shape (batch, {channels}, *space) with {num_dims} space axes, "
+            f"expected a field of shape (batch, {channels or 'channel'}, *space) with {num_dims} space axes, "
             f"got {tuple(u.shape)}; a single channel still needs its axis: u[:, None]"
         )
+    check_real(u)
+
+
+def check_real(u: Tensor) -> None:
+    """Raise an :class:`ArgumentError` if the values are complex numbers or integers."""
     if not u.is_floating_point():
         raise ArgumentError(
             f"expected a field of real floating point numbers, got {u.dtype}; give complex numbers as two channels, "

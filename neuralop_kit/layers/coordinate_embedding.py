@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from neuralop_kit.layers.checks import check_field
 from neuralop_kit.solvers.domain import Domain
-from neuralop_kit.solvers.errors import ArgumentError, ShapeError
+from neuralop_kit.solvers.errors import ArgumentError
 from neuralop_kit.solvers.sphere import SphereDomain
 
 
@@ -51,11 +52,7 @@ class CoordinateEmbedding(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """``u`` with the features behind its channels."""
-        if u.ndim != 2 + self.domain.num_dims:
-            raise ShapeError(
-                f"expected a field of shape (batch, channel, *space) with {self.domain.num_dims} space axes, "
-                f"got {tuple(u.shape)}; a single channel still needs its axis: u[:, None]"
-            )
+        check_field(u, None, self.domain.num_dims)
         features = self.features(tuple(u.shape[2:]), dtype=u.dtype, device=u.device)
         return torch.cat([u, features.expand(u.shape[0], *features.shape)], dim=1)
 

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from neuralop_kit.layers.checks import check_field
 from neuralop_kit.layers.constants import constant
 from neuralop_kit.layers.padding import Matrix, Padding, key_of, padding_of
 from neuralop_kit.solvers.domain import Axis, Domain
-from neuralop_kit.solvers.errors import ShapeError
 from neuralop_kit.solvers.nodes import PLACEMENTS
 
 
@@ -47,11 +47,7 @@ class Extended(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """Extend, apply, restrict."""
-        if u.ndim != 2 + self.domain.num_dims:
-            raise ShapeError(
-                f"expected a field of shape (batch, channel, *space) with {self.domain.num_dims} space axes, "
-                f"got {tuple(u.shape)}; a single channel still needs its axis: u[:, None]"
-            )
+        check_field(u, None, self.domain.num_dims)
         return self.operator(self.extend(u))[(..., *(slice(n) for n in u.shape[2:]))]
 
     def extend(self, u: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from neuralop_kit.layers.checks import check_real
 from neuralop_kit.layers.neighbourhoods import Neighbourhoods, find_neighbourhoods
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
 
@@ -139,6 +140,7 @@ class GraphKernel(nn.Module):
                 f"got {tuple(u.shape)}, {tuple(points.shape)}, {tuple(queries.shape)}, {tuple(weights.shape)}; "
                 "match n and batch"
             )
+        check_real(u)
         if batched:
             points, queries, weights = (x if x.ndim > n else x.expand(len(u), *x.shape) for x, _, n in sizes)
         return points, queries, weights

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from neuralop_kit.layers.checks import check_real
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
 
 
@@ -43,6 +44,7 @@ class PointwiseLinear(nn.Module):
                 f"expected a field of shape (batch, {self.in_channels}, *space), got {tuple(u.shape)}; "
                 "a single channel still needs its axis: u[:, None]"
             )
+        check_real(u)
         weight = self.weight.expand(u.shape[0], -1, -1)
         flat = u.flatten(2)
         mixed = torch.bmm(weight, flat) if plus is None else torch.baddbmm(plus.flatten(2), weight, flat)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from neuralop_kit.layers.checks import with_an_item
+from neuralop_kit.layers.checks import check_field, with_an_item
 from neuralop_kit.layers.interpolation import Cubic, Interpolation, Trigonometric
 from neuralop_kit.layers.sphere_transform import SphereTransform, carried_degrees
 from neuralop_kit.solvers.domain import Domain
-from neuralop_kit.solvers.errors import ArgumentError, DomainError, ShapeError
+from neuralop_kit.solvers.errors import ArgumentError, DomainError
 from neuralop_kit.solvers.sphere import SphereDomain
 
 
@@ -73,12 +73,9 @@ class Resample(nn.Module):
 
     def forward(self, u: Tensor, shape: Sequence[int]) -> Tensor:
         """``u`` on the grid of ``shape``; ``u`` itself where this is its grid already."""
-        num_dims = self.domain.num_dims
-        if u.ndim != 2 + num_dims:
-            raise ShapeError(
-                f"expected a field of shape (batch, channel, *space) with {num_dims} space axes, "
-                f"got {tuple(u.shape)}; a single channel still needs its axis: u[:, None]"
-            )
+        # Boxes take complex fields as well: networks of complex weights become operators.
+        takes_complex = not isinstance(self.domain, SphereDomain)
+        check_field(u.real if u.is_complex() and takes_complex else u, None, self.domain.num_dims)
         old = [operator.index(n) for n in u.shape[2:]]
         new = [operator.index(n) for n in shape]
         self.domain.check_shape(old)

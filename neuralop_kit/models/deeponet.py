@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralop_kit.layers import CoordinateEmbedding, PointwiseLinear
+from neuralop_kit.layers.checks import check_field
 from neuralop_kit.models.lifted import Activation
 from neuralop_kit.registry import register_model
 from neuralop_kit.solvers.domain import Domain
@@ -112,11 +113,7 @@ class DeepONet(nn.Module):
     def forward(self, u: Tensor, *, output_shape: Sequence[int] | None = None) -> Tensor:
         """The operator applied to ``u``, sampled on a grid of ``output_shape``, by default that of ``u``."""
         num_dims = self.domain.num_dims
-        if u.ndim != 2 + num_dims or u.shape[1] != self.in_channels:
-            raise ShapeError(
-                f"expected a field of shape (batch, {self.in_channels}, *space) with {num_dims} space axes, "
-                f"got {tuple(u.shape)}; a single channel still needs its axis: u[:, None]"
-            )
+        check_field(u, self.in_channels, num_dims)
         shape = tuple(operator.index(n) for n in u.shape[2:])
         new = shape if output_shape is None else tuple(operator.index(n) for n in output_shape)
         if len(new) != num_dims:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from neuralop_kit.layers import CoordinateEmbedding, PointwiseLinear
+from neuralop_kit.layers.checks import check_field
 from neuralop_kit.solvers.domain import Domain
-from neuralop_kit.solvers.errors import ArgumentError, ShapeError
+from neuralop_kit.solvers.errors import ArgumentError
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -58,10 +59,6 @@ class LiftedOperator(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """The operator applied to ``u``."""
-        if u.ndim != 2 + self.domain.num_dims or u.shape[1] != self.in_channels:
-            raise ShapeError(
-                f"expected a field of shape (batch, {self.in_channels}, *space) with {self.domain.num_dims} space "
-                f"axes, got {tuple(u.shape)}; a single channel still needs its axis: u[:, None]"
-            )
+        check_field(u, self.in_channels, self.domain.num_dims)
         features = self.blocks(self.lift(u))
         return self.read_out(self.activation(self.project(features)))

@@ -20,7 +20,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call, jvp, vjp, vmap
 
 from neuralop_kit import Domain
-from neuralop_kit.solvers.errors import ShapeError
+from neuralop_kit.solvers.errors import ArgumentError, ShapeError
 from tests.contracts.convergence import Convergence, measure_convergence
 
 SPECTRAL = math.inf
@@ -52,6 +52,8 @@ class LayerContract:
     float64_tolerance: float = 1e-12
     # Layers that have no channel count of their own set this.
     accepts_any_channels: bool = False
+    # Layers without parameters may move complex fields as well.
+    takes_complex: bool = False
     # A reason why there is no second derivative; the test then checks that asking for one is an error.
     no_double_backward: str = ""
 
@@ -283,6 +285,12 @@ class LayerContract:
         """Fields the layer must refuse: a space axis too few or too many, channels doubled or missing."""
         wrong = [u[0], u.unsqueeze(-1)]
         return wrong if self.accepts_any_channels else [*wrong, torch.cat([u, u], dim=1), u[:, :0]]
+
+    def test_complex_numbers_and_integers_are_refused(self):
+        layer, u = self.layer(), self.field(self.shapes[0])
+        for dtype in (torch.int64, torch.bool) if self.takes_complex else (torch.int64, torch.bool, torch.complex128):
+            with pytest.raises(ArgumentError, match=f"got {dtype}; give complex numbers as two channels"):
+                self.apply(layer, u.to(dtype))
 
     # ---- devices
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralop_kit import Domain
-from neuralop_kit.solvers.errors import ShapeError
+from neuralop_kit.layers.checks import check_field
 from tests.contracts.layer import LayerContract
 
 
@@ -20,8 +20,7 @@ class Advect(nn.Module):
         self.weight = nn.Parameter(0.3 * torch.randn(channels, channels))
 
     def forward(self, u: Tensor) -> Tensor:
-        if u.ndim != 3 or u.shape[1] != len(self.weight):
-            raise ShapeError(f"expected a field of shape (batch, {len(self.weight)}, n), got {tuple(u.shape)}")
+        check_field(u, len(self.weight), 1)
         (h,) = self.domain.spacing(u.shape[2:])
         slope = (u.roll(-1, -1) - u.roll(1, -1)) / (2 * h)
         return torch.tanh(u + torch.einsum("ij,bjn->bin", self.weight, slope))
@@ -131,6 +130,7 @@ class AcceptsAnything(Advect):
         (KeepsState, "test_state_survives_safetensors"),
         (ForgetsSeed, "test_same_seed_gives_the_same_bits"),
         (AcceptsAnything, "test_wrong_shapes_are_refused"),
+        (AcceptsAnything, "test_complex_numbers_and_integers_are_refused"),
     ],
 )
 def test_unsound_layers_fail(broken, test):

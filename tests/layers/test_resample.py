@@ -40,7 +40,7 @@ class TestResample(LayerContract):
     def apply(self, layer, u):
         return there_and_back(layer, u)
 
-    accepts_any_channels = True
+    accepts_any_channels = takes_complex = True
 
 
 class TestResampleBetweenWalls(LayerContract):
@@ -49,7 +49,7 @@ class TestResampleBetweenWalls(LayerContract):
     order = 4.0
     order_tolerance = 0.4
     reference_shape = (17, 19)
-    accepts_any_channels = True
+    accepts_any_channels = takes_complex = True
 
     def make(self):
         return Resample(self.domain)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from neuralop_kit.layers.checks import check_real
 from neuralop_kit.layers.multigrid.network_cycle import NetworkCycle
 from neuralop_kit.layers.multigrid.smoothers import Chebyshev
 from neuralop_kit.solvers.conjugate_gradients import LinearMap, conjugate_gradients
@@ -135,6 +136,7 @@ class ConditionedMultigrid(nn.Module):
                     f"expected {name} of shape (batch, {channels}, *space) with {self.domain.num_dims} space axes, "
                     f"got {tuple(field.shape)}; a single channel still needs its axis: {name}[:, None]"
                 )
+            check_real(field)
         if f.shape[0] != coefficient.shape[0] or f.shape[2:] != coefficient.shape[2:]:
             raise ShapeError(
                 f"expected both fields on one grid, got {tuple(f.shape)} and {tuple(coefficient.shape)}; resample one"

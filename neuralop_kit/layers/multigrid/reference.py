@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neuralop_kit.layers.checks import check_field
 from neuralop_kit.layers.multigrid.extensions import EvenAboutNode, Extension, OddAboutNode, Periodic
 from neuralop_kit.layers.multigrid.stencils import channels_last, convolve
 from neuralop_kit.solvers.domain import Domain
@@ -140,11 +141,7 @@ class ReferenceMultigrid(nn.Module):
         return convolve(u, kernels[index], self.extensions, bias=biases[index] if len(biases) else None)
 
     def _check(self, f: Tensor) -> None:
-        if f.ndim != 4 or f.shape[1] != self.in_channels:
-            raise ShapeError(
-                f"expected a field of shape (batch, {self.in_channels}, height, width), "
-                f"got {tuple(f.shape)}; a single channel still needs its axis: f[:, None]"
-            )
+        check_field(f, self.in_channels, 2)
         for size in f.shape[2:]:
             coarse = size
             for kernel in self.prolongation_sizes:

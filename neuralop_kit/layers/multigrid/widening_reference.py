@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neuralop_kit.layers.checks import check_field
 from neuralop_kit.layers.multigrid.extensions import EvenAboutNode
 from neuralop_kit.layers.multigrid.stencils import channels_last, convolve
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
@@ -118,11 +119,7 @@ class WideningMultigrid(nn.Module):
         return change if v is None else change.add_(v)
 
     def _check(self, f: Tensor) -> None:
-        if f.ndim != 4 or f.shape[1] != self.in_channels:
-            raise ShapeError(
-                f"expected a field of shape (batch, {self.in_channels}, height, width), "
-                f"got {tuple(f.shape)}; a single channel still needs its axis: f[:, None]"
-            )
+        check_field(f, self.in_channels, 2)
         for size in f.shape[2:]:
             points = size
             for kernel in self.prolongation_sizes:
