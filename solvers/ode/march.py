@@ -16,7 +16,7 @@ from neuralop_kit.solvers.ode.controllers import FixedStep, Flags, Floats, StepC
 from neuralop_kit.solvers.ode.flight import can_fly, cross
 from neuralop_kit.solvers.ode.host import read, send, send_flags, send_indices
 from neuralop_kit.solvers.ode.initial_step import initial_step
-from neuralop_kit.solvers.ode.record import Outputs, Points, StepRows
+from neuralop_kit.solvers.ode.record import Outputs, StepRows
 from neuralop_kit.solvers.ode.solution import Solution, Statistics
 from neuralop_kit.solvers.ode.trial import Stepper, Trial
 from neuralop_kit.solvers.status import Status
@@ -75,14 +75,12 @@ class Step(NamedTuple):
     Args:
         stepper: what took it.
         move: when, how long, and which rows.
-        points: the times asked for inside.
         y: the state at its start.
         trial: what came out; rows that did not take the step are to be ignored.
     """
 
     stepper: Stepper
     move: Move
-    points: Points | None
     y: Tensor
     trial: Trial
 
@@ -126,18 +124,20 @@ def run(problem: Problem, y: Tensor, observers: Sequence[Observer] = ()) -> Cour
         if not move.is_finite:
             # Rejected rows stand still instead: NaN times a zero gradient is NaN, in parameters that all rows share.
             trial = stepper.take(send(start, y), y, slope, send(move.h, y))
-        step = Step(stepper, move, outputs.find(move, stepper.method), y, trial)
+        step = Step(stepper, move, y, trial)
         for observe in observers:
             finished = observe(step)
             if finished is not None:
                 clock.stop(finished, Status.CONVERGED)
-        outputs.add(step.points, y, trial.stages)
+        outputs.keep(move, stepper.method, y, trial.stages)
         rows.add(move, trial.error, trial.stiffness)
         y, slope = follow(step, slope)
         selector.observe(trial.stiffness, move.h)
         if selector.method is not stepper.method:
+            outputs.flush(stepper.method)
             stepper = replace(stepper, method=selector.method)
             clock.order = selector.method.control_order
+    outputs.flush(stepper.method)
     return Course(clock, rows, outputs, riders, y)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,8 +12,11 @@ from torch import Tensor
 from neuralop_kit.solvers.ode.clock import Move
 from neuralop_kit.solvers.ode.control import StepControl
 from neuralop_kit.solvers.ode.controllers import Floats
-from neuralop_kit.solvers.ode.host import send, send_indices
+from neuralop_kit.solvers.ode.host import read, send, send_indices
 from neuralop_kit.solvers.ode.method import Method
+
+# Numbers in the steps that are kept to be looked through together.
+KEPT = 2**22
 
 
 @dataclass
@@ -47,20 +50,6 @@ class StepRows:
         return send(rows, like)
 
 
-@dataclass(frozen=True)
-class Points:
-    """Times asked for that lie in one step: which time, which row, and the weights of the step's stages there.
-
-    Args:
-        time, row: indices, ``(num_points,)``.
-        weights: of the stages at these times, ``(num_stages, num_points)``.
-    """
-
-    time: NDArray[np.int64]
-    row: NDArray[np.int64]
-    weights: Floats
-
-
 def powers(theta: Floats, count: int) -> Floats:
     """``theta, theta^2, ...`` in rows."""
     return theta ** np.arange(1, count + 1)[:, None]
@@ -71,8 +60,37 @@ def in_dtype_of(y: Tensor, stages: Sequence[Tensor]) -> list[Tensor]:
     return [stage.to(y.dtype) for stage in stages]
 
 
+@dataclass(frozen=True)
+class Points:
+    """Inner times that were passed, one per entry: when, in which step, and the weights of the step's stages there.
+
+    Args:
+        time, row, step: indices, ``(num_points,)``; steps are counted from the start of the solve.
+        weights: ``(num_stages, num_points)``.
+    """
+
+    time: NDArray[np.int64]
+    row: NDArray[np.int64]
+    step: NDArray[np.int64]
+    weights: Floats
+
+
+class Passage(NamedTuple):
+    """Successive rows of steps, which one by one are too small to look for times in.
+
+    Args:
+        start, h: where they began and how long they were, ``(num_steps, rows)``; ``h`` is 0 where none was taken.
+        y, stages: states at their starts, ``(num_steps, batch, ...)``, and their stages alike.
+    """
+
+    start: Floats
+    h: Floats
+    y: Tensor
+    stages: Sequence[Tensor]
+
+
 class Outputs:
-    """Collects the states at the inner times by dense output.
+    """Collects the states at the inner times by dense output, from many steps at once.
 
     Args:
         times: ``(num_inner, rows)``, monotone along axis 0; the first and the last time are not among them.
@@ -83,32 +101,45 @@ class Outputs:
     def __init__(self, times: Floats, direction: Floats, control: StepControl) -> None:
         self.times, self.direction, self.control = times, direction, control
         self.next = np.zeros(times.shape[1], dtype=np.int64)
+        self.num_steps = 0
         self.states: list[Tensor] = []
         self.points: list[Points] = []
+        self._kept: list[tuple[Move, Tensor, tuple[Tensor, ...]]] = []
 
-    def find(self, move: Move, method: Method) -> Points | None:
-        """The times inside a step of a method."""
+    def keep(self, move: Move, method: Method, y: Tensor, stages: tuple[Tensor, ...]) -> None:
+        """Remember a step of a method until :meth:`flush`, or until there is much to remember."""
         if not len(self.times):
-            return None
-        ahead = self.times[np.minimum(self.next, len(self.times) - 1), np.arange(len(self.next))]
-        due = move.accepted & (self.next < len(self.times)) & ((move.stop - ahead) * self.direction >= 0)
-        if not due.any():
-            return None
-        passed = due & ((move.stop - self.times) * self.direction >= 0)
-        passed &= np.arange(len(self.times))[:, None] >= self.next
-        self.next = self.next + passed.sum(axis=0)
-        time, row = np.nonzero(passed)
-        h = move.h[row]
-        theta = (self.times[time, row] - move.start[row]) / h
-        return Points(time, row, h * (np.asarray(method.dense).T @ powers(theta, len(method.dense))))
+            return
+        self._kept.append((move, y, stages))
+        if len(self._kept) * (1 + len(stages)) * y.numel() > KEPT:
+            self.flush(method)
 
-    def add(self, points: Points | None, y: Tensor, stages: tuple[Tensor, ...]) -> None:
-        """Evaluate the dense output of a step that began at ``y``."""
-        if points is None:
+    def flush(self, method: Method) -> None:
+        """Look through what is kept, all of it steps of one method."""
+        if not self._kept:
+            return
+        moves, states, stages = zip(*self._kept, strict=True)
+        self._kept = []
+        start, h = (np.stack(column) for column in zip(*((move.start, move.h) for move in moves), strict=True))
+        columns = [torch.stack(column) for column in zip(*stages, strict=True)]
+        self.add(method, Passage(start, h, torch.stack(states), columns), moves[-1].stop)
+
+    def add(self, method: Method, passage: Passage, stop: Floats) -> None:
+        """Evaluate the dense output of steps of a method, the last of which ended at ``stop``."""
+        points, place = self._find(method, passage, stop)
+        self.num_steps += len(passage.h)
+        if not len(place):
             return
         self.points.append(points)
-        rows, weights = send_indices(points.row, y), send(points.weights, y)
-        self.states.append(self.control.interpolate(y, in_dtype_of(y, stages), rows, weights))
+        rows = self.control.num_rows(passage.y.shape[1])
+        picked, weights = send_indices(place, passage.y), send(points.weights, passage.y)
+        state, *slopes = (
+            x.reshape(len(passage.h) * rows, *self._row(x)).index_select(0, picked)
+            for x in in_dtype_of(passage.y, (passage.y, *passage.stages))
+        )
+        for weight, slope in zip(weights, slopes, strict=True):
+            state = torch.addcmul(state, weight.view(-1, *[1] * (state.ndim - 1)), slope)
+        self.states.append(state)
 
     def stack(self, like: Tensor) -> Tensor:
         """States at the inner times, ``(num_inner, batch, ...)``; NaN where none was reached."""
@@ -121,3 +152,24 @@ class Outputs:
         missing = torch.full_like(self.control.row(like), torch.nan)
         states = torch.cat([*self.states, missing.unsqueeze(0)])
         return states[send_indices(place.ravel(), like)].view(len(self.times), *like.shape)
+
+    def _row(self, x: Tensor) -> tuple[int, ...]:
+        """Shape of a row of one of several states."""
+        return tuple(self.control.row(x[0]).shape)
+
+    def _find(self, method: Method, passage: Passage, stop: Floats) -> tuple[Points, NDArray[np.int64]]:
+        """The times inside, and where their step and row are among all of the passage."""
+        start, h, order = passage.start, passage.h, self.direction
+        due = ((stop - self.times) * order >= 0) & (np.arange(len(self.times))[:, None] >= self.next)
+        due &= h.any(axis=0)
+        self.next = self.next + due.sum(axis=0)
+        time, row = np.nonzero(due)
+        ends = np.concatenate([start[1:], stop[None]]) * order
+        # Whoever has not moved yet is in none of these steps.
+        ends = np.where(h.cumsum(axis=0) == 0, -np.inf, ends)
+        found = torch.searchsorted(*(torch.from_numpy(x.T.copy()) for x in (ends, self.times * order)))
+        step = read(found)[row, time].astype(np.int64)
+        length = h[step, row]
+        theta = (self.times[time, row] - start[step, row]) / length
+        weights = length * (np.asarray(method.dense).T @ powers(theta, len(method.dense)))
+        return Points(time, row, self.num_steps + step, weights), step * h.shape[1] + row

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from neuralop_kit.solvers.errors import ArgumentError
 from neuralop_kit.solvers.ode.adjoint import Adjoint, Direct
 from neuralop_kit.solvers.ode.checks import refuse_transforms
 from neuralop_kit.solvers.ode.clock import Move
+from neuralop_kit.solvers.ode.controllers import Floats
 from neuralop_kit.solvers.ode.host import send, send_flags, send_indices
 from neuralop_kit.solvers.ode.leaves import Leaves, leaves_of
 from neuralop_kit.solvers.ode.march import Course, Problem, Step, conclude, follow, ride, run
@@ -31,8 +34,8 @@ class Replay(Adjoint):
     first time. Second derivatives and transforms of ``torch.func`` need :class:`Direct`.
 
     The solve changes a module's buffers, such as the running statistics of a batch norm; the backward pass does not do
-    so once more. A field that draws random numbers, as dropout does, is refused: the second run would not find them again.
-    Fields that mix the samples of a batch need joint control, here as everywhere.
+    so once more. A field that draws random numbers, as dropout does, is refused: the second run would not find them
+    again. Fields that mix the samples of a batch need joint control, here as everywhere.
 
     Args:
         stride: keep every ``stride``-th state and find those between by solving again; the square root of the number of
@@ -67,6 +70,7 @@ class Replay(Adjoint):
         with torch.no_grad():
             course = run(problem, y0, [tape.watch])
         scene.watched()
+        tape.sort(course.outputs.points)
         with scene.again():
             leaves = leaves_of(problem, y0)
         if not tape.lines:
@@ -84,23 +88,41 @@ class Line:
 
     stepper: Stepper
     move: Move
-    points: Points | None
+
+
+class Inner(NamedTuple):
+    """The inner times of one line: their places among all, their rows, and the weights of the stages."""
+
+    place: NDArray[np.int64]
+    row: NDArray[np.int64]
+    weights: Floats
 
 
 @dataclass(eq=False)
 class Tape:
-    """What is kept of a solve: all lines, and every ``stride``-th state."""
+    """What is kept of a solve: all lines with their inner times, and every ``stride``-th state."""
 
     stride: int
     scene: Scene
     lines: list[Line] = field(default_factory=list)
     states: list[Tensor] = field(default_factory=list)
+    inner: dict[int, Inner] = field(default_factory=dict)
 
     def watch(self, step: Step) -> None:
         """Keep one row of accepted steps."""
         if len(self.lines) % self.stride == 0:
             self.states.append(step.y)
-        self.lines.append(Line(step.stepper, step.move, step.points))
+        self.lines.append(Line(step.stepper, step.move))
+
+    def sort(self, all_points: Sequence[Points]) -> None:
+        """Give every line its part of the inner times."""
+        found = 0
+        for points in all_points:
+            order = np.argsort(points.step, kind="stable")
+            numbers, begins = np.unique(points.step[order], return_index=True)
+            for number, part in zip(numbers, np.split(order, begins[1:]), strict=True):
+                self.inner[int(number)] = Inner(found + part, points.row[part], points.weights[:, part])
+            found += len(order)
 
     def backward(self) -> Iterator[tuple[int, Line, Tensor]]:
         """Number, line and initial state of all steps, from the last to the first."""
@@ -120,7 +142,7 @@ def again(line: Line, y: Tensor) -> tuple[Step, Tensor]:
     stepper, move = line.stepper, line.move
     t = send(move.start, y)
     slope = stepper.field(stepper.control.spread(t, y.ndim), y)
-    step = Step(stepper, move, line.points, y, stepper.take(t, y, slope, send(move.h, y)))
+    step = Step(stepper, move, y, stepper.take(t, y, slope, send(move.h, y)))
     return step, follow(step, slope)[0]
 
 
@@ -142,8 +164,7 @@ class _Replayed(torch.autograd.Function):
     def backward(ctx: Any, by_end: Tensor, by_error: Tensor, by_stiffness: Tensor, *by_states: Tensor) -> Any:
         _, *leaves = ctx.saved_tensors
         totals: list[Tensor | None] = [None] * len(leaves)
-        by_y = by_end
-        remaining = list(by_states)
+        by_y, by_inner = by_end, torch.cat(by_states) if by_states else None
         with ctx.tape.scene.again():
             for number, line, y in ctx.tape.backward():
                 accepted = send_flags(line.move.accepted, y)
@@ -152,23 +173,24 @@ class _Replayed(torch.autograd.Function):
                     torch.where(accepted, by_error[number], 0.0),
                     torch.where(accepted, by_stiffness[number], 0.0),
                 ]
-                if line.points is not None:
-                    cotangents.append(remaining.pop())
-                by_y, *by_leaves = pull_back(line, y, ctx.leaves, cotangents)
+                inner = ctx.tape.inner.get(number)
+                if inner is not None and by_inner is not None:
+                    cotangents.append(by_inner[send_indices(inner.place, y)])
+                by_y, *by_leaves = pull_back(line, inner, y, ctx.leaves, cotangents)
                 totals = [add(total, new) for total, new in zip(totals, by_leaves, strict=True)]
         return None, None, None, by_y, *totals
 
 
 def pull_back(
-    line: Line, y: Tensor, leaves: Leaves, cotangents: Sequence[Tensor]
+    line: Line, inner: Inner | None, y: Tensor, leaves: Leaves, cotangents: Sequence[Tensor]
 ) -> tuple[Tensor, *tuple[Tensor | None, ...]]:
     """Vector-Jacobian product of one step, by its state and by the leaves."""
     with torch.enable_grad():
         y = y.detach().requires_grad_()
         step, end = again(line, y)
         results = [end, step.trial.error, step.trial.stiffness]
-        if line.points is not None:
-            rows, weights = send_indices(line.points.row, y), send(line.points.weights, y)
+        if inner is not None:
+            rows, weights = send_indices(inner.row, y), send(inner.weights, y)
             results.append(line.stepper.control.interpolate(y, in_dtype_of(y, step.trial.stages), rows, weights))
         pairs = [(r, c) for r, c in zip(results, cotangents, strict=True) if r.requires_grad]
         by_y, *by_leaves = torch.autograd.grad(
