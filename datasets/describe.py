@@ -1,5 +1,6 @@
 """A few lines about a dataset or a file, for people."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from neuralop_kit.datasets.field_dataset import FieldDataset
 from neuralop_kit.datasets.manifest import MANIFEST, Manifest
 from neuralop_kit.datasets.opening import open_dataset
 from neuralop_kit.datasets.problems import PROBLEMS
+from neuralop_kit.datasets.readers.contents import DataWarning
 from neuralop_kit.datasets.shard import Shard
 from neuralop_kit.datasets.statistics import FieldStatistics
 from neuralop_kit.datasets.survey import survey
@@ -37,10 +39,12 @@ def describe(path: str | Path, *, axes: str | None = None) -> str:
 
 
 def any_split(path: Path, *, axes: str | None = None) -> FieldDataset:
-    """A dataset to look at: of a folder, the first split that is there."""
+    """A dataset to look at: of a folder, the first split that is there; without warnings, as the defects are shown."""
     if (path / MANIFEST).exists():
         return open_dataset(path, next(iter(Manifest.load(path).splits)))
-    return open_dataset(path, axes=axes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        return open_dataset(path, axes=axes)
 
 
 def list_problems(*, settings: str | None = None) -> str:

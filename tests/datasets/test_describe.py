@@ -1,6 +1,7 @@
 """Dataset cards: words and pictures of any file; converting on the command line."""
 
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -27,6 +28,14 @@ def test_words_for_every_layout(tmp_path, name):
         assert word in text
     assert all(f"defect       {defect}" in text for defect in contents.defects)
     assert all(f" {channel} " in text for channel in contents.units)
+
+
+def test_a_defect_is_said_once(tmp_path, capsys):
+    foreign.burgers(tmp_path / "file")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert main(["describe", str(tmp_path / "file"), "--no-pictures"]) == 0
+    assert capsys.readouterr().out.count("t-coordinate has") == 1
 
 
 def test_statistics_are_those_of_numpy(tmp_path):

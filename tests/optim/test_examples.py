@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import warnings
 from pathlib import Path
 from typing import get_args
 
@@ -9,8 +10,10 @@ import pytest
 import torch
 
 from neuralop_kit import Domain
+from neuralop_kit.datasets import DataWarning
 from neuralop_kit.models import FNO
 from neuralop_kit.training import Trainer
+from tests.datasets import foreign
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OPERATORS = (
@@ -106,6 +109,18 @@ def test_a_loop_by_hand_refuses_optimizers_of_residuals(shared):
     example = importlib.import_module("positivity_and_mass")
     with pytest.raises(SystemExit, match="no vector of residuals"):
         example.train(example.Settings(resolution=16, steps=1, optimizer="sven"), is_constrained=True, penalty=0.0)
+
+
+def test_what_is_wrong_with_your_file_is_said_once(shared, tmp_path, capsys):
+    pytest.importorskip("tyro")
+    example = importlib.import_module("train_on_your_file")
+    foreign.burgers(tmp_path / "burgers.hdf5")
+    settings = {"epochs": 1, "pairs": 4, "width": 4, "modes": 2, "out": tmp_path / "out"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        example.main(example.Settings(file=tmp_path / "burgers.hdf5", **settings))
+    assert capsys.readouterr().out.count("t-coordinate has") == 1
+    assert (tmp_path / "out" / "predictions.png").exists()
 
 
 def test_noise_is_gone_after_the_last_step_of_a_loop_by_hand(shared):
