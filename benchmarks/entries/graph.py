@@ -80,6 +80,7 @@ def comparison(case: CloudCase, *, target: float | None = None, quick: bool = Tr
 
 CLOUDS = [
     comparison(CloudCase(2_000)),
+    comparison(CloudCase(2_000, num_dims=3)),
     # One call of the peer takes seconds here.
     comparison(CloudCase(10_000), target=20.0, quick=False),
     comparison(CloudCase(10_000, num_dims=3), target=20.0, quick=False),
