@@ -9,10 +9,14 @@ import torch
 from scipy.linalg import lapack
 from torch import Tensor
 
+from neuralop_kit.optim.gram.contour import cut_inverse
+
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 # Columns that a block of reflections takes at once; workspaces are sized for it. LAPACK's own 32 are slower by a tenth.
 _BLOCK = 16
+# From this number of rows on a contour integral is cheaper than eigenvectors.
+_ENOUGH = 64
 
 
 class Eigenvectors(ABC):
@@ -23,10 +27,10 @@ class Eigenvectors(ABC):
     def values(self) -> Tensor:
         """Eigenvalues, ascending."""
 
-    def inverse(self, b: Tensor, *, above: float) -> Tensor | None:
-        """``A^-1 b`` if all values are seen to be above that part of the largest one; None where it takes the values.
+    def inverse(self, b: Tensor, *, above: float) -> tuple[Tensor, int] | None:
+        """``A^+ b`` with the values above that part of the largest one, and their number.
 
-        A result is right; a missing one may be due to a bound on the largest value that is too high.
+        None where it takes the vectors, or where these are known.
         """
         return None
 
@@ -75,15 +79,18 @@ class TridiagonalEigenvectors(Eigenvectors):
         a = matrix.numpy().T
         self.reflectors, self.diagonal, self.beside, self.factors, _ = lapack.dsytrd(a, lower=1, lwork=_BLOCK * len(a))
 
-    def inverse(self, b: Tensor, *, above: float) -> Tensor | None:
-        """See :class:`Eigenvectors`; T stays positive definite when the threshold is taken off."""
+    def inverse(self, b: Tensor, *, above: float) -> tuple[Tensor, int] | None:
+        """See :class:`Eigenvectors`; all are kept if T stays positive definite when the threshold is taken off."""
+        if "_solution" in vars(self):
+            return None
+        size, right = len(self.diagonal), self._reflected(b.numpy(), "T")
         # The Frobenius norm.
         bound = float(np.sqrt(self.diagonal @ self.diagonal + 2 * (self.beside @ self.beside)))
         _, _, status = lapack.dpttrf(self.diagonal - above * bound, self.beside)
-        if status:
-            return None
-        *_, x, _ = lapack.dptsv(self.diagonal, self.beside, self._reflected(b.numpy(), "T"))
-        return torch.from_numpy(self._reflected(x, "N"))
+        if not status:
+            return torch.from_numpy(self._reflected(lapack.dptsv(self.diagonal, self.beside, right)[2], "N")), size
+        found = cut_inverse(self.diagonal, self.beside, right, above=above) if size >= _ENOUGH else None
+        return None if found is None else (torch.from_numpy(self._reflected(found[0], "N")), found[1])
 
     @property
     def values(self) -> Tensor:

@@ -70,8 +70,8 @@ class LowRankSystem(System):
 class GramSystem(System):
     """Eigenvectors of ``J J^T`` or ``J^T J``, whichever is smaller; of damped ones without threshold a Cholesky factor.
 
-    Singular values are good down to ``sqrt(n * eps)`` of the largest one, as J is squared. A pseudo-inverse that drops
-    nothing needs none of them.
+    Singular values are good down to ``sqrt(n * eps)`` of the largest one, as J is squared. A pseudo-inverse takes
+    no eigenvectors unless there are few rows, a limit on the rank, or a singular value right at the threshold.
     """
 
     def __init__(self, jacobian: Jacobian) -> None:
@@ -96,9 +96,9 @@ class GramSystem(System):
     def _filtered(self, right: Tensor, filter_: Filter) -> Tensor:
         vectors = self._eigenvectors()
         if isinstance(filter_, Truncate) and filter_.max_rank is None:
-            solution = vectors.inverse(right, above=max(filter_.rtol, self.floor) ** 2)
-            if solution is not None:
-                self.rank = self.size
+            found = vectors.inverse(right, above=max(filter_.rtol, self.floor) ** 2)
+            if found is not None:
+                solution, self.rank = found
                 return solution
         s = vectors.values.clamp_min(0.0).sqrt().flip(0)
         values, self.rank = filtered(filter_, s, self.floor)
