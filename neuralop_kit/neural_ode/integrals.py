@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from neuralop_kit.neural_ode.node import Field, NeuralODE
-from neuralop_kit.neural_ode.regularizers import Weight, weight_at
+from neuralop_kit.neural_ode.regularizers import Weight, check_weight, mean_of_rows, weight_at
 from neuralop_kit.solvers.errors import ArgumentError
 from neuralop_kit.solvers.ode.solution import Solution
 
@@ -16,13 +16,14 @@ from neuralop_kit.solvers.ode.solution import Solution
 class IntegralRegularizer(ABC):
     """``weight * mean over samples of integral of q(t, u(t)) dt``, carried along as one more component of the state.
 
+    The mean is that of the samples which arrived; it is zero where none did.
+
     Args:
         weight: a number >= 0, or a schedule.
     """
 
     def __init__(self, weight: Weight) -> None:
-        if not callable(weight) and not weight >= 0:
-            raise ArgumentError(f"expected a weight >= 0, got {weight}; correct it")
+        check_weight(weight)
         self.weight = weight
 
     @abstractmethod
@@ -39,17 +40,17 @@ class IntegralRegularizer(ABC):
         generator: torch.Generator | None = None,
     ) -> tuple[Solution, Tensor]:
         """The node's solution at the times ``t`` and the penalty; statistics are those of the larger system."""
-        integrand, batch = self.integrand(node.field, u0, generator), len(u0)
+        integrand = self.integrand(node.field, u0, generator)
 
         def larger(time: Tensor, state: Tensor) -> Tensor:
             time = time if time.ndim == 0 else time.reshape(-1, *[1] * (u0.ndim - 1))
             u = state[:, :-1].reshape(u0.shape)
             return torch.cat([node.field(time, u).flatten(1), integrand(time, u)[:, None]], dim=1)
 
-        state = torch.cat([u0.reshape(batch, -1), u0.new_zeros(batch, 1)], dim=1)
+        state = torch.cat([u0.flatten(1), u0.new_zeros(len(u0), 1)], dim=1)
         solution = node.solve(larger, state, t)
-        ys = solution.ys[..., :-1].reshape(-1, *u0.shape)
-        penalty = solution.ys[-1, :, -1].mean() * weight_at(self.weight, progress)
+        ys = solution.ys[..., :-1].reshape(len(solution.ys), *u0.shape)
+        penalty = mean_of_rows(solution.ys[-1, :, -1], solution.stats.converged) * weight_at(self.weight, progress)
         return replace(solution, ys=ys, last_y=solution.last_y[:, :-1].reshape(u0.shape)), penalty
 
 
@@ -144,8 +145,10 @@ class Steer:
 
     def __call__(self, t: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Times with another last one, ``(num_times,)``."""
-        if not t[-1] - t[-2] > self.width:
-            raise ArgumentError(f"expected a last interval longer than {self.width}, got {t[-2:].tolist()}")
+        if t.ndim != 1 or len(t) < 2 or not (t[-1] - t[-2]).abs() > self.width:
+            raise ArgumentError(
+                f"expected times (num_times,) with a last interval longer than {self.width}, got {t[-2:].tolist()}"
+            )
         device = None if generator is None else generator.device
         share = 2 * torch.rand(1, generator=generator, device=device).to(t) - 1
         return torch.cat([t[:-1], t[-1:] + self.width * share])

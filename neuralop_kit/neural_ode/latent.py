@@ -1,5 +1,6 @@
 """Latent ODE: irregular time series through a recurrent encoder, a neural ODE in a latent space, and a decoder."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -119,15 +120,22 @@ class LatentODE(nn.Module):
         query: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> LatentPath:
-        """Encode what was seen at ``t``; predict at ``query``, ``(num_times,)``, by default at ``t``.
+        """Encode what was seen at ``t``; predict at ``query``, of one of the shapes of ``t``, by default at ``t``.
 
-        The latent path begins at ``t[0]``, so that ``query`` must not be earlier and its first time must be ``t[0]``.
+        The latent path begins at the first time of ``t``; ``query`` must not be earlier, and may be later.
         """
         mean, log_variance = self.encoder(values, mask, t)
         start = self.sample(mean, log_variance, generator)
-        times = t if query is None else query
-        solution = self.node(start, times.T if times.ndim == 2 else times)
+        solution = self.node(start, by_time(t)) if query is None else self._continued(start, t, query)
         return LatentPath(self.decoder(solution.ys).transpose(0, 1), mean, log_variance, solution)
+
+    def _continued(self, start: Tensor, t: Tensor, query: Tensor) -> Solution:
+        """The latent path at the times of ``query``, from the first of ``t`` on."""
+        times, first = by_time(query), by_time(t[..., :1]).to(query)
+        if times.ndim < first.ndim:
+            times = times[:, None].expand(-1, first.shape[1])
+        solution = self.node(start, torch.cat([first.expand(1, *times.shape[1:]), times]))
+        return replace(solution, ts=times, ys=solution.ys[1:])
 
     def sample(self, mean: Tensor, log_variance: Tensor, generator: torch.Generator | None) -> Tensor:
         """A state of that law; the mean itself in evaluation without a generator."""
@@ -136,6 +144,11 @@ class LatentODE(nn.Module):
         device = mean.device if generator is None else generator.device
         noise = torch.randn(mean.shape, generator=generator, device=device, dtype=mean.dtype).to(mean.device)
         return mean + noise * (log_variance / 2).exp()
+
+
+def by_time(t: Tensor) -> Tensor:
+    """Times as a solver wants them, ``(num_times,)`` or ``(num_times, batch)``."""
+    return t.T if t.ndim == 2 else t
 
 
 def masked_mean_square(prediction: Tensor, values: Tensor, mask: Tensor) -> Tensor:

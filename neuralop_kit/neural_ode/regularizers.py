@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from neuralop_kit.neural_ode.aggregates import Aggregate, largest, mean_of_steps
@@ -61,8 +62,7 @@ class StatisticsRegularizer(ABC):
     """
 
     def __init__(self, weight: Weight, *, over: Aggregate) -> None:
-        if not callable(weight) and not weight >= 0:
-            raise ArgumentError(f"expected a weight >= 0, got {weight}; correct it")
+        check_weight(weight)
         self.weight, self.over = weight, over
 
     @abstractmethod
@@ -76,8 +76,8 @@ class StatisticsRegularizer(ABC):
             stats: of a solution, ``solution.stats``.
             progress: share of training that is done, 0 to 1; only schedules look at it.
         """
-        value = self.over(self.estimates(stats), stats.step_size, stats.accepted).mean()
-        return value * weight_at(self.weight, progress)
+        values = self.over(self.estimates(stats), stats.step_size, stats.accepted)
+        return mean_of_rows(values) * weight_at(self.weight, progress)
 
 
 class ErrorRegularizer(StatisticsRegularizer):
@@ -136,6 +136,19 @@ class StiffnessRegularizer(StatisticsRegularizer):
     def estimates(self, stats: Statistics) -> Tensor:
         """S in units of the stability interval."""
         return stats.stiffness * self.scale
+
+
+def check_weight(weight: Weight) -> None:
+    """A number >= 0, or a schedule."""
+    if not callable(weight) and not weight >= 0:
+        raise ArgumentError(f"expected a weight >= 0, got {weight}; correct it")
+
+
+def mean_of_rows(values: Tensor, counts: Tensor | None = None) -> Tensor:
+    """Mean of one number per row, or of those rows that count; zero where there is none."""
+    if counts is None:
+        return values.sum() / max(len(values), 1)
+    return torch.where(counts, values, 0.0).sum() / counts.sum().clamp_min(1)
 
 
 def weight_at(weight: Weight, progress: float) -> float:

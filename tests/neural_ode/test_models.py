@@ -180,8 +180,12 @@ class TestIntegrals:
         assert ((drawn[:, 2] - 2).abs() <= 0.5).all()
         with pytest.raises(ArgumentError, match="interval"):
             Steer(1.5)(t)
+        with pytest.raises(ArgumentError, match="interval"):
+            Steer(0.5)(t[:1])
         with pytest.raises(ArgumentError, match="positive"):
             Steer(0.0)
+        backward = Steer(0.5)(t.flip(0), generator=generator)
+        assert 0 < (backward[-1] - t[0]).abs() <= 0.5
 
 
 class TestLatent:
@@ -247,6 +251,19 @@ class TestLatent:
         assert torch.allclose(model(values, mask, own).prediction, model(values, mask, self.t).prediction, atol=1e-5)
         query = torch.linspace(0, 2, 4)
         assert model(values, mask, self.t, query=query).prediction.shape == (5, 4, 3)
+
+    def test_a_query_may_begin_later_than_the_path(self):
+        """The state of the encoder belongs to the first time that was observed, wherever the questions begin."""
+        model, (values, mask) = self.make().eval(), self.series()
+        whole = model(values, mask, self.t).prediction
+        later = self.t[3:]
+        for t, query in ((self.t, later), (self.t.repeat(5, 1), later), (self.t, later.repeat(5, 1))):
+            path = model(values, mask, t, query=query)
+            assert torch.allclose(path.prediction, whole[:, 3:], atol=1e-5)
+            assert len(path.solution.ts) == len(path.solution.ys) == 3
+        assert not torch.allclose(whole[:, 3:], whole[:, :3], atol=1e-3)
+        with pytest.raises(ArgumentError, match="rise"):
+            model(values, mask, self.t, query=self.t - 1)
 
     def test_wrong_shapes(self):
         encoder, (values, mask) = self.make().encoder, self.series()

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralop_kit.neural_ode import (
+    RNODE,
     Autonomous,
     ErrorRegularizer,
     ExponentialDecay,
@@ -16,6 +18,7 @@ from neuralop_kit.neural_ode import (
     NeuralODE,
     NeuralSDE,
     StiffnessRegularizer,
+    TayNODE,
     end_points,
     largest,
     mean_of_squares,
@@ -23,6 +26,7 @@ from neuralop_kit.neural_ode import (
     sum_of_squares,
     sum_of_steps,
 )
+from neuralop_kit.neural_ode.integrals import IntegralRegularizer
 from neuralop_kit.solvers.errors import ArgumentError
 from neuralop_kit.solvers.ode import FixedStep
 from neuralop_kit.solvers.ode.solution import Statistics
@@ -179,15 +183,90 @@ class TestLocal:
         assert (steps[:, None] - starts[:-1]).abs().min(dim=1).values.max() < 1e-12
         assert len(steps.unique()) > len(starts) / 2
 
+    def test_the_mean_over_many_draws_is_the_integral_over_the_time(self, generator):
+        """Unbiased: the mean of E h, h the step that the solver took at each time; that over the steps is another."""
+        node, u0, times = NeuralODE(Wave(scale=3.0), rtol=1e-4, atol=1e-4), self.u0[:1], self.times[[0, 2]]
+        with torch.no_grad():
+            stats = node(u0, times).stats
+            nodes = torch.linspace(0, 2, 1001, dtype=torch.float64)
+            u = node(u0, nodes).ys[:-1, 0]
+            h = stats.step_size[(nodes[:-1, None] >= stats.step_start.T).sum(dim=1) - 1, 0]
+            field = node.field(nodes[:-1, None], u)
+            of_times = node.stepper().take(nodes[:-1], u, field, h).error * h
+            of_steps = (stats.error * stats.step_size)[:-1, 0]
+            for name, values, other in (("uniform", of_times, of_steps), ("steps", of_steps, of_times)):
+                local, many = LocalRegularizer(times=name), u0.expand(4000, 2)
+                drawn = local.solve(node, many, times, generator=generator)[1]
+                tolerance = 4 * values.std() / math.sqrt(4000)
+                assert (drawn - values.mean()).abs() < tolerance
+                assert (drawn - other.mean()).abs() > tolerance
+
+    def test_times_may_be_whole_numbers(self):
+        penalties = {LocalRegularizer().solve(NeuralODE(Wave()), self.u0, torch.tensor([0, 2]))[1] for _ in range(3)}
+        assert len(penalties) == 3
+
     def test_bad_arguments(self):
         with pytest.raises(ArgumentError, match="times"):
             LocalRegularizer(times="often")
         with pytest.raises(ArgumentError, match="increasing"):
             LocalRegularizer().solve(NeuralODE(Wave()), self.u0, self.times.flip(0))
-        with pytest.raises(ArgumentError, match="weight"):
-            ErrorRegularizer(-1.0)
+        for kind in (ErrorRegularizer, LocalRegularizer, TayNODE):
+            with pytest.raises(ArgumentError, match="weight"):
+                kind(-1.0)
         with pytest.raises(ArgumentError, match="positive"):
             ExponentialDecay(1.0, 0.0)
+
+
+class Cliff(nn.Module):
+    """No number where the first component is above 5, which it reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor([3.0, 1.0], dtype=torch.float64))
+
+    def forward(self, t: Tensor, u: Tensor) -> Tensor:
+        return torch.where(u[:, :1] > 5, torch.nan, 1.0) * (self.rate + torch.sin(u))
+
+
+def penalties() -> dict[str, Callable[[NeuralODE, Tensor], Tensor]]:
+    """All ways from a node and a state to a penalty; the random ones with the same numbers in every call."""
+
+    def of(regularizer: LocalRegularizer | IntegralRegularizer) -> Callable[[NeuralODE, Tensor], Tensor]:
+        return lambda node, u0: regularizer.solve(node, u0, UNIT, generator=torch.Generator().manual_seed(0))[1]
+
+    return {
+        "error": lambda node, u0: ErrorRegularizer()(node(u0, UNIT).stats),
+        "stiffness": lambda node, u0: StiffnessRegularizer()(node(u0, UNIT).stats),
+        "uniform": of(LocalRegularizer()),
+        "uniform, initial": of(LocalRegularizer(h="initial")),
+        "uniform, stiffness": of(LocalRegularizer(estimate="stiffness")),
+        "steps": of(LocalRegularizer(times="steps")),
+        "TayNODE": of(TayNODE(1.0, order=1)),
+        "RNODE": of(RNODE()),
+    }
+
+
+@pytest.mark.parametrize("name", penalties())
+@pytest.mark.parametrize("late", [False, True])
+def test_a_sample_that_fails_does_not_harm_the_penalty_of_the_others(name, late):
+    node, good = NeuralODE(Cliff(), rtol=1e-3), torch.tensor([[0.5, 2.0], [-1.0, 0.0]], dtype=torch.float64)
+    bad = torch.tensor([[4.9 if late else 6.0, 1.0]], dtype=torch.float64)
+    penalty = penalties()[name](node, torch.cat([good, bad]))
+    (gradient,) = torch.autograd.grad(penalty, node.field.rate)
+    assert torch.isfinite(gradient).all()
+    assert gradient.abs().max() > 0
+    if name not in ("error", "stiffness"):
+        # Steps that a failing sample took are steps; a path that does not arrive has no integral.
+        alone = penalties()[name](node, good)
+        assert penalty.item() == pytest.approx(alone.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", penalties())
+@pytest.mark.parametrize("control", ["per_sample", "joint"])
+def test_without_any_sample_that_arrives_the_penalty_is_zero(name, control):
+    node = NeuralODE(Cliff(), control=control)
+    for u0 in (torch.full((2, 2), 6.0, dtype=torch.float64), torch.zeros(0, 2, dtype=torch.float64)):
+        assert penalties()[name](node, u0).item() == 0
 
 
 def circles(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
