@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,8 @@ class StepController(ABC):
     """Chooses step sizes on the host, where the one number per sample that decides about a step has arrived anyway.
 
     ``adapts`` says whether steps can be rejected; ``stretch`` how much longer than planned the last step may be, so
-    that no tiny one is left; ``first_error`` stands for the errors before the first step.
+    that no tiny one is left, and must not undo what a rejection shortens; ``first_error`` stands for the errors before
+    the first step.
     """
 
     adapts: bool = True
@@ -70,6 +71,7 @@ class PIDController(StepController):
     max_factor: float = 10.0
     shrinks_when_accepted: bool = True
     first_error: float = 1e-4
+    stretch: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not (0 < self.safety <= 1 and 0 < self.min_factor < 1 < self.max_factor and self.first_error > 0):
@@ -77,6 +79,9 @@ class PIDController(StepController):
                 "expected 0 < safety <= 1, 0 < min_factor < 1 < max_factor and first_error > 0, "
                 f"got {self}; correct them"
             )
+        # A rejected last step that is stretched to the end again would be the same step, for ever.
+        least = 0.99 / max(self.safety, self.min_factor)
+        object.__setattr__(self, "stretch", min(max(least, 1.0), StepController.stretch))
 
     def factor(self, log_error: Floats, history: tuple[Floats, Floats], accepted: Flags, order: int) -> Floats:
         """See the class."""

@@ -14,6 +14,7 @@ from neuralop_kit.solvers.ode import (
     Interpolating,
     Joint,
     PerSample,
+    PIController,
     Replay,
     Tsit5,
     compat,
@@ -166,6 +167,16 @@ def test_rows_hold_what_was_accepted():
         assert (row[~stats.accepted] == 0).all()
     assert ((stats.error <= 1) & (stats.error >= 0)).all()
     assert (stats.step_start[1:] + stats.step_size[1:] <= 6 + 1e-12).all()
+
+
+@pytest.mark.parametrize("controller", [PIController, IController])
+@pytest.mark.parametrize("safety", [0.9, 0.95, 1.0])
+def test_a_rejected_last_step_becomes_shorter(controller, safety):
+    """With a fixed stretch of 1.1 and a factor above 1 / 1.1, the step to the end would be tried again and again."""
+    y0 = torch.randn(200, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rule = controller(safety=safety, min_factor=0.95 if safety == 0.95 else 0.2)
+    stats = odeint(VanDerPol(force=1.0), y0, times(0, 3), controller=rule, rtol=1e-5, atol=1e-5, max_steps=500).stats
+    assert stats.converged.all()
 
 
 def test_last_step_is_not_tiny():
