@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from neuralop_kit.convert.grid import Layout, Line, as_line, free_dims, plain_layout, shape_of
+from neuralop_kit.convert.grid import Layout, Line, as_line, free_dims, is_free, plain_layout, shape_of
 from neuralop_kit.convert.kernels import Kernel
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import RegistryError
@@ -196,6 +196,12 @@ def plain(output: Any) -> Any:
     if isinstance(output, tuple | list) and not isinstance(output, torch.Size):
         return tuple(plain(item) for item in output)
     return None
+
+
+def refuse_points_as_channels(edge: Edge) -> None:
+    """Raise a :class:`Refusal` where dimension 1, of which a module has one number or matrix row each, holds points."""
+    if is_free(edge.layout[1]):
+        raise Refusal("it has numbers for each point of the grid, which dimension 1 holds; move the channels there")
 
 
 def line_at(edge: Edge, dim: int) -> Line:

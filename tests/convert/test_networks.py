@@ -1,11 +1,12 @@
 """Whole networks: equal at the reference, convergent beyond it, the same parameters; and the plain network fails."""
 
 import copy
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -207,6 +208,24 @@ def test_recurrence_reads_time(kind, max_drift):
     assert measured.drift[-1] <= max_drift, f"\n{measured}"
     plain = convergence_report(net, CHANNEL, wave, grids)
     assert plain.drift[-1] > 3 * measured.drift[-1], f"\n{plain}"
+
+
+@pytest.mark.parametrize("domain", [Domain.periodic((1.0,)), CHANNEL])
+def test_recurrence_backwards_begins_where_the_axis_ends(domain):
+    # On a circle the last point moves towards the end as the grid is refined; the first steps are that much shorter.
+    class Backwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.LSTM(1, 4, batch_first=True, bidirectional=True)
+
+        def forward(self, u: Tensor) -> Tensor:
+            return self.rnn(u.transpose(1, 2))[0][..., 4:].transpose(1, 2)
+
+    torch.manual_seed(0)
+    shapes = [domain.refine((16,) if domain.is_periodic else (17,), 2**k) for k in range(5)]
+    operator = to_operator(Backwards(), domain, resolution=shapes[0])
+    measured = convergence_report(operator, domain, lambda x: torch.sin(2 * math.pi * x[0] + 0.4), shapes)
+    assert 1.7 <= measured.fitted_order <= 2.5, f"\n{measured}"
 
 
 def test_recurrence_by_euler_steps_is_of_first_order(monkeypatch):

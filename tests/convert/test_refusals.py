@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -69,6 +70,34 @@ class Neighbours(nn.Module):
         return u.topk(3, dim=-1).values.mean(-1, keepdim=True) + u
 
 
+class RowsAsChannels(nn.Module):
+    """A module with one number, or one row of weights, for each row of points."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.inner(u.transpose(1, 2)).transpose(1, 2)
+
+
+class Cropping(nn.Module):
+    def forward(self, u: Tensor) -> Tensor:
+        return nn.functional.pad(u, (-1, 1, -1, 1))
+
+
+class MoreKeys(nn.Module):
+    """Attention with a key that belongs to no point."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(2, 1, batch_first=True, add_bias_kv=True)
+
+    def forward(self, u: Tensor) -> Tensor:
+        tokens = u.flatten(2).transpose(1, 2)
+        return self.attention(tokens, tokens, tokens, need_weights=False)[0].transpose(1, 2).reshape(u.shape)
+
+
 class Folding(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         return nn.functional.fold(nn.functional.unfold(u, 2, stride=2), u.shape[2:], 2, stride=2)
@@ -120,6 +149,19 @@ BAD = [
     (IteratesOverItems, "1", "iterates over a tensor .* name the parts"),
     (Neighbours, "1.topk", "no integral"),
     (Folding, "1.unfold", "no rule"),
+    (Cropping, "1.pad", "cuts points off"),
+    (MoreKeys, "1.attention", "appends keys"),
+    *(
+        (partial(RowsAsChannels, inner), "1.inner", "numbers for each point")
+        for inner in (
+            nn.BatchNorm2d(16),
+            nn.PReLU(16),
+            nn.GroupNorm(2, 16),
+            nn.InstanceNorm2d(16, affine=True),
+            nn.Conv2d(16, 16, 1),
+            nn.ConvTranspose2d(16, 16, 1),
+        )
+    ),
 ]
 
 

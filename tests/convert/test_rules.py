@@ -116,6 +116,28 @@ class EmbeddedTokens(nn.Module):
         return tokens + self.positions
 
 
+class SoftmaxModule(nn.Module):
+    """Attention whose softmax is a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend = nn.Softmax(dim=-1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.attend(tokens @ tokens.transpose(1, 2)) @ tokens
+
+
+class Bounded(nn.Module):
+    """A bound that is a table over places."""
+
+    def __init__(self, *space: int) -> None:
+        super().__init__()
+        self.least = nn.Parameter(torch.randn(4, *space))
+
+    def forward(self, u: Tensor) -> Tensor:
+        return u.clamp(min=self.least)
+
+
 class Constants(nn.Module):
     """Tensors that the code makes on each call."""
 
@@ -232,6 +254,8 @@ RULES = [
             *((d, "linear over channels", lambda: ChannelsLast(nn.Linear(4, 4))) for d in (1, 2, 3)),
             *((d, "multihead attention", on_tokens(SelfAttention)) for d in (1, 2)),
             *((d, "dot product attention", on_tokens(DotProduct)) for d in (1, 2)),
+            *((d, "attention by a module", on_tokens(SoftmaxModule)) for d in (1, 2)),
+            (2, "bounds from a table", lambda: Bounded(12, 12)),
             *((d, "matrix transpose", ByMatrixTranspose) for d in (1, 2, 3)),
             (2, "constants of the code", Constants),
             (1, "embedding of places", lambda: Embedded(16)),

@@ -53,6 +53,8 @@ def multihead_attention(call: Call) -> Conversion:
         if call.argument({"key_padding_mask": 3, "attn_mask": 5}[name], name) is not None and key.is_free:
             raise Refusal(f"{name} names points by index; give a bias as a table that is added to the logits")
     keys = key.layout[1 if module.batch_first else 0]
+    if key.is_free and (module.bias_k is not None or module.add_zero_attn):
+        raise Refusal("it appends keys to those of the points, whose number grows; leave add_bias_kv and add_zero_attn")
     layout = (query.layout, None)
     if not key.is_free or not any(map(_is_uneven, lines_of(keys))):
         return Conversion(layout, "attention over points", limit="order 2, spectral on periodic axes")
@@ -86,8 +88,13 @@ class FieldSoftmax:
 @register_rule(*functions("softmax"))
 def softmax(call: Call) -> Conversion:
     """Over channels, or over points."""
+    return softmax_along(call, call.argument(1, "dim", -1))
+
+
+def softmax_along(call: Call, dim: int) -> Conversion:
+    """The same for a module or function along a dimension."""
     layout = call.field.layout
-    dim = call.argument(1, "dim", -1) % len(layout)
+    dim = dim % len(layout)
     lines = lines_of(layout[dim])
     if not lines:
         return Conversion(layout, "softmax over channels")

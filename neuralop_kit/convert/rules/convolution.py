@@ -11,7 +11,15 @@ from torch.nn import functional
 
 from neuralop_kit.convert.grid import Line, Margin, Size, iterate_lines
 from neuralop_kit.convert.kernels import Cubic, Dilated, Hat, Kernel, Spectral
-from neuralop_kit.convert.registry import Call, Conversion, Refusal, adopt, line_at, register_rule
+from neuralop_kit.convert.registry import (
+    Call,
+    Conversion,
+    Refusal,
+    adopt,
+    line_at,
+    refuse_points_as_channels,
+    register_rule,
+)
 from neuralop_kit.convert.rules.names import functions
 from neuralop_kit.convert.sampling import Window, natural_ends, wall_of
 from neuralop_kit.convert.smoothing import MODES, Extension, extend
@@ -189,6 +197,7 @@ def _expect_dims(call: Call, num_dims: int) -> None:
     field = call.field
     if len(field.layout) != num_dims + 2:
         raise Refusal(f"it expects {num_dims} space dimensions, and its input is {field.shape} without a batch")
+    refuse_points_as_channels(field)
 
 
 def _padding(module: Any, lines: Sequence[Line]) -> tuple[str, list[tuple[int, int]]]:
@@ -282,6 +291,8 @@ def padding(call: Call) -> Conversion:
     layout = list(call.field.layout)
     for index in range(len(around) // 2):
         left, right = around[2 * index], around[2 * index + 1]
+        if min(left, right) < 0:
+            raise Refusal("it cuts points off, which at another resolution are others; take unpadded convolutions")
         dim = len(layout) - 1 - index
         if left or right:
             layout[dim] = (replace(line_at(call.field, dim), margin=Margin(left, right, mode)),)

@@ -14,7 +14,7 @@ ARITHMETIC = (
     "add", "sub", "mul", "div", "truediv", "floordiv", "mod", "pow", "maximum", "minimum", "where", "addcmul", "lerp",
     "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not", "and_", "or_", "subtract",
     "multiply", "divide", "true_divide", "fmod", "remainder", "atan2", "hypot", "copysign", "rsub",
-    "iadd", "isub", "imul", "itruediv",
+    "iadd", "isub", "imul", "itruediv", "clamp", "clip", "clamp_min", "clamp_max",
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neuralop_kit.convert.grid import Dim, Line, is_free, lines_of, num_points, sizes_at
-from neuralop_kit.convert.registry import Call, Conversion, Refusal, adopt, register_rule
+from neuralop_kit.convert.registry import Call, Conversion, Refusal, adopt, refuse_points_as_channels, register_rule
 from neuralop_kit.convert.rules.names import functions
 from neuralop_kit.convert.sampling import measure_of, refine_dim
 
@@ -82,6 +82,8 @@ def space_norm(call: Call) -> Conversion:
     """Statistics over space, per group or channel."""
     module: Any = call.target
     layout = call.field.layout
+    if isinstance(module, nn.GroupNorm) or module.affine or module.track_running_stats:
+        refuse_points_as_channels(call.field)
     if getattr(module, "track_running_stats", False):
         return Conversion(layout, "norm by running statistics", limit="pointwise (in evaluation)")
     groups = getattr(module, "num_groups", None) or call.output.shape[1]

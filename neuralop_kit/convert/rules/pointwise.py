@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from neuralop_kit.convert.grid import Layout, Line, as_line, is_free
-from neuralop_kit.convert.registry import Call, Conversion, Refusal, register_rule
+from neuralop_kit.convert.registry import Call, Conversion, Refusal, refuse_points_as_channels, register_rule
+from neuralop_kit.convert.rules.attention import softmax_along
 from neuralop_kit.convert.rules.names import functions
 from neuralop_kit.convert.rules.shapes import with_sizes
 from neuralop_kit.layers.interpolation import Trigonometric
@@ -20,7 +21,7 @@ ACTIVATION_NAMES = (
     "tanh", "hardtanh", "hardswish", "hardsigmoid", "logsigmoid", "softsign", "tanhshrink", "sin", "cos", "erf",
 )  # fmt: skip
 FUNCTION_NAMES = (
-    "abs", "neg", "exp", "log", "sqrt", "rsqrt", "square", "reciprocal", "sign", "clamp", "pos", "expm1", "log1p",
+    "abs", "neg", "exp", "log", "sqrt", "rsqrt", "square", "reciprocal", "sign", "pos", "expm1", "log1p",
     "contiguous", "clone", "detach", "to", "float", "double", "half", "type_as", "nan_to_num", "isnan", "sinh", "cosh",
 )  # fmt: skip
 
@@ -61,6 +62,8 @@ def _alias_free_lines(layout: Layout) -> list[tuple[int, Line]]:
 def activation(call: Call) -> Conversion:
     """Values through a function; in the alias-free version on a finer grid."""
     layout = call.field.layout
+    if isinstance(call.target, nn.PReLU) and call.target.num_parameters > 1:
+        refuse_points_as_channels(call.field)
     lines = _alias_free_lines(layout) if call.settings.alias_free else []
     # PReLU and its like have parameters; they stay as they are.
     if not lines or (isinstance(call.target, nn.Module) and list(call.target.parameters())):
@@ -86,14 +89,17 @@ def batch_norm(call: Call) -> Conversion:
     """A factor and a shift per channel in evaluation."""
     if not call.target.track_running_stats:
         raise Refusal("batch statistics in evaluation make items depend on each other; track running statistics")
+    refuse_points_as_channels(call.field)
     return Conversion(call.field.layout, "batch norm", limit="pointwise (in evaluation)")
 
 
 @register_rule(nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.GLU)
 def channel_function(call: Call) -> Conversion:
-    """A function of the channels at each point."""
+    """A function of the channels at each point, or a softmax over points."""
     layout = call.field.layout
     dim = -3 if isinstance(call.target, nn.Softmax2d) else call.target.dim
+    if isinstance(call.target, nn.Softmax) and dim is not None:
+        return softmax_along(call, dim)
     if dim is None or is_free(layout[dim]):
         raise Refusal("it acts along the points of the grid; use softmax followed by a matrix product")
     if isinstance(call.target, nn.GLU):

@@ -22,7 +22,8 @@ class SteppedRecurrence(nn.Module):
     At ``s = 1`` this is Euler's rule, and the cell itself. As ``s`` falls it becomes the midpoint rule: what is left of
     Euler's is ``s`` times an error of ``O(s^2)`` per step, so the order is two, not Euler's one.
 
-    The input before the first point is taken to be its first value. Time is sequential: one step after the other, in
+    The input before the first point is taken to be its first value, that behind the last one its last where time runs
+    backwards. Time is sequential: one step after the other, in
     Python, wherever the grid is finer than the reference.
     """
 
@@ -61,6 +62,9 @@ class SteppedRecurrence(nn.Module):
         # The trained network has made one whole step when it arrives at its first point; a finer grid begins
         # elsewhere, and takes the time from there in whole steps behind a part of one.
         offset = int(2 * self.line.offset)
+        if direction:
+            # Its first point is the last one, whose distance from the end of the interval may be another.
+            offset = 2 * (self.line.nodes.num_intervals(self.line.num_points) - self.line.num_points + 1) - offset
         whole, half = divmod(ratio * (2 - offset) + offset, 2)
         cell, outputs = _CELLS[self.mode], []
         for size in [0.5 / ratio] * half + [1 / ratio] * whole:
