@@ -1,7 +1,9 @@
 """Trial steps in one compiled call with all that is decided about them: the host only asks whether to go on."""
 
+import functools
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -10,8 +12,9 @@ from torch import Tensor
 
 from neuralop_kit.solvers.ode.clock import TINY, Clock
 from neuralop_kit.solvers.ode.controllers import FixedStep, PIDController, StepController
+from neuralop_kit.solvers.ode.logbook import Flown, FlownRows, Waiting
 from neuralop_kit.solvers.ode.method import Method
-from neuralop_kit.solvers.ode.record import StepRows
+from neuralop_kit.solvers.ode.record import Outputs
 from neuralop_kit.solvers.ode.trial import Stepper, compiled, take_step
 from neuralop_kit.solvers.status import Status
 
@@ -42,16 +45,6 @@ class Aloft(NamedTuple):
     older: Tensor
 
 
-class Flown(NamedTuple):
-    """What happened in one call, ``(count, rows)`` each, see :class:`Statistics`; ``h`` is 0 where not accepted."""
-
-    error: Tensor
-    stiffness: Tensor
-    start: Tensor
-    h: Tensor
-    accepted: Tensor
-
-
 @dataclass(frozen=True, eq=False)
 class Route:
     """What does not change on the way: goals and shortest steps, float64, ``(rows,)``, and the rules."""
@@ -70,9 +63,14 @@ def can_fly(stepper: Stepper, controller: StepController, y: Tensor) -> bool:
     return stepper.method.compile and known and stays and y.device.type != "mps"
 
 
-def fly(stepper: Stepper, route: Route, aloft: Aloft, count: int) -> tuple[Aloft, Flown, Tensor]:
-    """``count`` trial steps; also the most steps that any row has before it, and whether an error was not finite."""
-    legs, trouble = [], torch.zeros_like(aloft.running)
+def fly(
+    stepper: Stepper, route: Route, aloft: Aloft, count: int, *, keep: bool
+) -> tuple[Aloft, Flown, tuple[Tensor, ...], Tensor]:
+    """``count`` trial steps; also the most steps that any row has before it, and whether an error was not finite.
+
+    With ``keep`` also states at the starts of steps and their polynomials, ``(count, batch, ...)`` each.
+    """
+    legs, kept, trouble = [], [], torch.zeros_like(aloft.running)
     for _ in range(count):
         trial = take_step(stepper, aloft.t.to(aloft.y.dtype), aloft.y, aloft.slope, aloft.h.to(aloft.y.dtype))
         error = trial.error.detach().double()
@@ -80,13 +78,25 @@ def fly(stepper: Stepper, route: Route, aloft: Aloft, count: int) -> tuple[Aloft
         trouble = trouble | ~finite
         accepted = aloft.running & ((error <= 1.0) if route.controller.adapts else finite)
         taken = stepper.control.spread(accepted, aloft.y.ndim)
+        kept.append((aloft.y, *polynomial(stepper.method, trial.stages)) if keep else ())
         legs.append(Flown(trial.error, trial.stiffness, aloft.t, torch.where(accepted, aloft.h, 0.0), accepted))
         aloft = decide(route, aloft, torch.where(finite, error, torch.inf), accepted)._replace(
             y=torch.where(taken, trial.y, aloft.y), slope=torch.where(taken, trial.slope, aloft.slope)
         )
     ahead = torch.where(aloft.running, ((route.goal - aloft.t) / aloft.h).abs(), 0.0).max()
     summary = torch.stack([ahead, trouble.any().double()])
-    return aloft, Flown(*(torch.stack(column) for column in zip(*legs, strict=True))), summary
+    return aloft, Flown(*stacked(legs)), stacked(kept), summary
+
+
+def polynomial(method: Method, stages: Sequence[Tensor]) -> list[Tensor]:
+    """Coefficients of the powers of theta in a step's dense output, over ``h``: fewer than there are stages."""
+    rows = ([weight * stage for weight, stage in zip(row, stages, strict=True) if weight] for row in method.dense)
+    return [functools.reduce(torch.add, terms) if terms else torch.zeros_like(stages[0]) for terms in rows]
+
+
+def stacked(rows: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
+    """Columns of a table."""
+    return tuple(torch.stack(column) for column in zip(*rows, strict=True))
 
 
 def decide(route: Route, aloft: Aloft, error: Tensor, accepted: Tensor) -> Aloft:
@@ -127,29 +137,7 @@ def next_factor(route: Route, aloft: Aloft, log_error: Tensor, accepted: Tensor)
     return torch.minimum(torch.maximum(factor, floor), torch.full_like(factor, rule.max_factor))
 
 
-@dataclass
-class FlownRows(StepRows):
-    """Estimates of the accepted steps, as calls of several steps left them."""
-
-    legs: list[Flown] = field(default_factory=list)
-
-    def stack(self, like: Tensor, num_rows: int) -> dict[str, Tensor]:
-        """See the base class."""
-        if not self.legs:
-            return super().stack(like, num_rows)
-        all_steps = Flown(*(torch.cat(column) for column in zip(*self.legs, strict=True)))
-        (kept,) = all_steps.accepted.any(dim=1).nonzero(as_tuple=True)
-        steps = Flown(*(column.index_select(0, kept) for column in all_steps))
-        return {
-            "error": torch.where(steps.accepted, steps.error, 0.0),
-            "stiffness": torch.where(steps.accepted, steps.stiffness, 0.0),
-            "step_size": steps.h.abs().to(like.dtype),
-            "step_start": torch.where(steps.accepted, steps.start, 0.0).to(like.dtype),
-            "accepted": steps.accepted,
-        }
-
-
-def cross(stepper: Stepper, clock: Clock, y: Tensor, slope: Tensor) -> tuple[Tensor, FlownRows]:
+def cross(stepper: Stepper, clock: Clock, outputs: Outputs, y: Tensor, slope: Tensor) -> tuple[Tensor, FlownRows]:
     """From a clock that has begun to one that has arrived; returns the state at the end and what happened."""
 
     def send_up(values: NDArray[Any]) -> Tensor:
@@ -159,16 +147,20 @@ def cross(stepper: Stepper, clock: Clock, y: Tensor, slope: Tensor) -> tuple[Ten
     times = (clock.t, clock.h, clock.is_last, clock.running, clock.status, clock.num_trials, *clock.history)
     aloft, rows = Aloft(y, slope, *(send_up(values) for values in times)), FlownRows()
     program = compiled(fly, stepper.kinds, stepper.control, y)
+    keep, waiting = len(outputs.times) > 0, Waiting(outputs)
     ahead = math.inf if clock.is_running else 0.0
     while ahead > 0:
         # The first steps may grow much, so that their length says little about how many are to come.
         count = BURST if len(rows.legs) >= 2 and ahead > BURST + 1 and y.numel() <= SMALL else 1
         before = aloft
-        aloft, leg, summary = program(stepper, route, before, count)
+        aloft, leg, kept, summary = program(stepper, route, before, count, keep=keep)
         ahead, has_trouble = summary.tolist()
         if has_trouble and torch.is_grad_enabled():
-            aloft, leg = stand_still(stepper, before, aloft, leg)
+            aloft, leg, kept = stand_still(stepper, before, aloft, leg, keep=keep)
         rows.legs.append(leg)
+        if keep:
+            waiting.append(leg, kept, aloft.t)
+    waiting.flush(aloft.t)
     land(clock, aloft, rows, stepper.method.evaluations_per_step)
     return aloft.y, rows
 
@@ -183,13 +175,16 @@ def land(clock: Clock, aloft: Aloft, rows: FlownRows, num_evaluations: int) -> N
     clock.running, clock.h = aloft.running.cpu().numpy(), aloft.h.cpu().numpy()
 
 
-def stand_still(stepper: Stepper, before: Aloft, aloft: Aloft, leg: Flown) -> tuple[Aloft, Flown]:
+def stand_still(
+    stepper: Stepper, before: Aloft, aloft: Aloft, leg: Flown, *, keep: bool
+) -> tuple[Aloft, Flown, tuple[Tensor, ...]]:
     """The same steps, with rejected rows standing still: NaN times a zero gradient is NaN, in shared parameters."""
-    y, slope, estimates = before.y, before.slope, []
+    y, slope, estimates, kept = before.y, before.slope, [], []
     for start, h, accepted in zip(leg.start, leg.h, leg.accepted, strict=True):
         trial = take_step(stepper, start.to(y.dtype), y, slope, h.to(y.dtype))
         taken = stepper.control.spread(accepted, y.ndim)
+        kept.append((y, *polynomial(stepper.method, trial.stages)) if keep else ())
         y, slope = torch.where(taken, trial.y, y), torch.where(taken, trial.slope, slope)
         estimates.append((trial.error, trial.stiffness))
-    error, stiffness = (torch.stack(column) for column in zip(*estimates, strict=True))
-    return aloft._replace(y=y, slope=slope), leg._replace(error=error, stiffness=stiffness)
+    error, stiffness = stacked(estimates)
+    return aloft._replace(y=y, slope=slope), leg._replace(error=error, stiffness=stiffness), stacked(kept)

@@ -112,9 +112,9 @@ def run(problem: Problem, y: Tensor, observers: Sequence[Observer] = ()) -> Cour
     selector = problem.stepper.method.selector()
     stepper = replace(problem.stepper, method=selector.method)
     y, slope, riders = begin(problem, clock, y)
-    if not observers and len(problem.times) <= 2 and can_fly(stepper, clock.controller, y):
+    if not observers and can_fly(stepper, clock.controller, y):
         # Nobody wants to see the single steps.
-        y, rows = cross(stepper, clock, y, slope)
+        y, rows = cross(stepper, clock, outputs, y, slope)
     while clock.is_running:
         start = clock.t
         trial = stepper.take(send(start, y), y, slope, send(clock.h, y))

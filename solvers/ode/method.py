@@ -35,8 +35,8 @@ class Method(ABC):
 
     Args:
         compile: run trial steps through ``torch.compile``; the field must then compile as one graph. The first solve
-            takes half a minute or more, reuse the same field. Where nobody looks at single steps (two times, no dense
-            output, no event, no replay) acceptance and step sizes are part of the graph, and small states take 4 steps
+            takes half a minute or more, reuse the same field. Where nobody looks at single steps (no dense output, no
+            event, no replay) acceptance and step sizes are part of the graph, and small states take 4 steps
             per call.
 
     Attributes:

@@ -15,6 +15,8 @@ from neuralop_kit.solvers.ode.controllers import Floats
 from neuralop_kit.solvers.ode.host import read, send, send_indices
 from neuralop_kit.solvers.ode.method import Method
 
+Table = Sequence[Sequence[float]]
+
 # Numbers in the steps that are kept to be looked through together.
 KEPT = 2**22
 
@@ -122,11 +124,11 @@ class Outputs:
         self._kept = []
         start, h = (np.stack(column) for column in zip(*((move.start, move.h) for move in moves), strict=True))
         columns = [torch.stack(column) for column in zip(*stages, strict=True)]
-        self.add(method, Passage(start, h, torch.stack(states), columns), moves[-1].stop)
+        self.add(method.dense, Passage(start, h, torch.stack(states), columns), moves[-1].stop)
 
-    def add(self, method: Method, passage: Passage, stop: Floats) -> None:
-        """Evaluate the dense output of steps of a method, the last of which ended at ``stop``."""
-        points, place = self._find(method, passage, stop)
+    def add(self, table: Table, passage: Passage, stop: Floats) -> None:
+        """Evaluate the dense output of steps, the last of which ended at ``stop``; the table is as ``Method.dense``."""
+        points, place = self._find(table, passage, stop)
         self.num_steps += len(passage.h)
         if not len(place):
             return
@@ -157,7 +159,7 @@ class Outputs:
         """Shape of a row of one of several states."""
         return tuple(self.control.row(x[0]).shape)
 
-    def _find(self, method: Method, passage: Passage, stop: Floats) -> tuple[Points, NDArray[np.int64]]:
+    def _find(self, table: Table, passage: Passage, stop: Floats) -> tuple[Points, NDArray[np.int64]]:
         """The times inside, and where their step and row are among all of the passage."""
         start, h, order = passage.start, passage.h, self.direction
         due = ((stop - self.times) * order >= 0) & (np.arange(len(self.times))[:, None] >= self.next)
@@ -171,5 +173,5 @@ class Outputs:
         step = read(found)[row, time].astype(np.int64)
         length = h[step, row]
         theta = (self.times[time, row] - start[step, row]) / length
-        weights = length * (np.asarray(method.dense).T @ powers(theta, len(method.dense)))
+        weights = length * (np.asarray(table).T @ powers(theta, len(table)))
         return Points(time, row, self.num_steps + step, weights), step * h.shape[1] + row

@@ -7,6 +7,7 @@ import torch
 
 from neuralop_kit.solvers.ode import (
     Bosh3,
+    Dopri8,
     FixedStep,
     IController,
     Joint,
@@ -16,11 +17,14 @@ from neuralop_kit.solvers.ode import (
     Rosenbrock23,
     Tsit5,
     flight,
+    logbook,
     odeint,
+    record,
     trial,
 )
 from neuralop_kit.solvers.status import Status
 from tests.solvers.ode.problems import F64, VanDerPol, several_starts, times
+from tests.solvers.ode.test_outputs import own_times
 
 COUNTS = ("num_accepted", "num_rejected", "num_evaluations", "status", "accepted")
 PER_STEP = ("error", "stiffness", "step_size", "step_start")
@@ -31,9 +35,9 @@ def calls(monkeypatch) -> list[int]:
     """The loop is what is tested, not the code generator; hears how many steps each call took."""
     heard = []
 
-    def fly(stepper, route, aloft, count):
+    def fly(stepper, route, aloft, count, *, keep):
         heard.append(count)
-        return flight.fly(stepper, route, aloft, count)
+        return flight.fly(stepper, route, aloft, count, keep=keep)
 
     monkeypatch.setattr(flight, "compiled", lambda function, kinds, control, y: fly)
     monkeypatch.setattr(trial, "compiled", lambda function, kinds, control, y: function)
@@ -81,8 +85,23 @@ def test_backward_in_time_single_precision_and_no_way_to_go():
     assert_same(*both_ways(VanDerPol(), several_starts(3), own, Tsit5))
 
 
+@pytest.mark.parametrize("kept", [0, 300, record.KEPT], ids=["each", "several", "all"])
+@pytest.mark.parametrize("control", [PerSample(), Joint()], ids=["per_sample", "joint"])
+def test_inner_times_are_served_on_the_way(control, kept, calls, generator, monkeypatch):
+    t = times(0, 0, 0.3, 0.30001, 1, 1)[:, None] if isinstance(control, Joint) else own_times(generator)
+    t, field = (t[:, 0] if t.shape[1] == 1 else t), VanDerPol(5.0, force=1.0)
+    y0 = several_starts(4).requires_grad_()
+    expected = odeint(field, y0, t, method="dopri8", control=control)
+    monkeypatch.setattr(logbook, "KEPT", kept)
+    found = odeint(field, y0, t, method=Dopri8(compile=True), control=control)
+    assert set(calls) == {1, flight.BURST}
+    assert_same(expected, found)
+    one, other = (torch.autograd.grad(s.ys.cos().sum(), [y0, field.mu]) for s in (expected, found))
+    assert all(torch.allclose(a, b, rtol=1e-9) for a, b in zip(one, other, strict=True))
+
+
 def test_stiff_methods_fly_too():
-    assert_same(*both_ways(VanDerPol(20.0), several_starts(2), times(0, 1), Rosenbrock23, rtol=1e-4, atol=1e-4))
+    assert_same(*both_ways(VanDerPol(20.0), several_starts(2), times(0, 0.5, 1), Rosenbrock23, rtol=1e-4, atol=1e-4))
 
 
 def later_nan(t, y):
@@ -101,10 +120,10 @@ def later_nan(t, y):
 )
 def test_failures_are_the_same(field, options, status):
     y0 = torch.tensor([[1.0], [9.0], [2.0]], dtype=F64)
-    one, other = both_ways(field, y0, times(0, 0.5), Tsit5, **options)
+    one, other = both_ways(field, y0, times(0, 0, 0.2, 0.4, 0.5), Tsit5, **options)
     assert other.stats.status[1] == status
     assert torch.equal(one.stats.status, other.stats.status)
-    assert torch.equal(one.ys[-1].isnan(), other.ys[-1].isnan())
+    assert torch.allclose(one.ys, other.ys, rtol=1e-6, equal_nan=True)
     assert torch.allclose(one.last_y, other.last_y, rtol=1e-6)
 
 
@@ -113,15 +132,15 @@ def test_a_trial_state_without_a_slope_does_not_spoil_shared_parameters():
     rate = torch.tensor(1.5, dtype=F64, requires_grad=True)
     y0 = torch.tensor([[1.0], [1e-3], [2.0]], dtype=F64)
     gradients = []
-    for solution in both_ways(lambda t, y: -rate * y.sqrt(), y0, times(0, 0.5), Tsit5, first_step=0.3):
-        value = solution.ys[-1, [0, 2]].sum() + solution.stats.error.sum()
+    for solution in both_ways(lambda t, y: -rate * y.sqrt(), y0, times(0, 0.01, 0.5), Tsit5, first_step=0.3):
+        value = solution.ys[1:, [0, 2]].sum() + solution.stats.error.sum()
         gradients += torch.autograd.grad(value, [rate])
     assert gradients[1].isfinite()
     assert torch.allclose(*gradients, rtol=1e-9)
 
 
 def test_whoever_looks_at_single_steps_gets_them(calls):
-    """Times inside, dense output, and rules for step sizes that tensors do not know."""
+    """Dense output, and rules for step sizes that tensors do not know."""
 
     class Own(PIController):
         def factor(self, log_error, history, accepted, order):
@@ -129,7 +148,6 @@ def test_whoever_looks_at_single_steps_gets_them(calls):
 
     y0 = several_starts(2)
     for t, options in (
-        (times(0, 0.5, 1), {}),
         (times(0, 1), {"dense": True}),
         (times(0, 1), {"controller": Own()}),
     ):
