@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from neuralop_kit.optim.base import State
+from neuralop_kit.optim.base import State, real_view
 
 
 def squared_modulus(tensor: Tensor) -> Tensor:
     """``|z|^2``, real."""
-    return torch.view_as_real(tensor).square().sum(dim=-1) if tensor.is_complex() else tensor.square()
+    return real_view(tensor).square().sum(dim=-1) if tensor.is_complex() else tensor.square()
 
 
 def adam_state(tensor: Tensor) -> State:

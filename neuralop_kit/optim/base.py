@@ -52,8 +52,9 @@ class KitOptimizer(Optimizer):
         self.check_group(self.param_groups[-1])
 
     def __getstate__(self) -> Group:
-        # torch keeps state and groups only; what else a leaf was made with is as much part of a copy.
-        return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
+        # torch keeps state and groups only; what else a leaf was made with is as much part of a copy. Not `step`: a
+        # scheduler writes its own there, bound to this optimizer, and a copy would move the weights of the original.
+        return {name: value for name, value in self.__dict__.items() if not name.startswith("_") and name != "step"}
 
     def check_group(self, group: Group) -> None:
         """Raise an :class:`ArgumentError` when an option of ``group`` is outside its valid range."""
@@ -100,7 +101,17 @@ class KitOptimizer(Optimizer):
         self.update(group, parameters, gradients, states)
 
     def load_state_dict(self, state_dict: StateDict) -> None:
-        """Load what :meth:`state_dict` gave; torch's own version would cast every state to the parameter's dtype."""
+        """Load what :meth:`state_dict` gave; torch's own version would cast every state to the parameter's dtype.
+
+        Raises:
+            ArgumentError: it is of an optimizer with other options.
+        """
+        missing = self.defaults.keys() - set.intersection(*map(set, state_dict["param_groups"]))
+        if missing:
+            raise ArgumentError(
+                f"expected a state dict of {type(self).__name__}, got one without {sorted(missing)} in its groups; "
+                "load it into the optimizer that it was saved from"
+            )
         super().load_state_dict({**state_dict, "state": {}})
         saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
         parameters = [p for group in self.param_groups for p in group["params"]]
@@ -139,8 +150,8 @@ def state_dtype(parameter: Tensor) -> torch.dtype:
 
 
 def real_view(tensor: Tensor) -> Tensor:
-    """A complex tensor as pairs of reals, a real one as it is; shares memory."""
-    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    """A complex tensor as pairs of reals, a real one as it is; shares memory, unless a conjugate is pending."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
 def check_nonnegative(name: str, value: Any) -> None:

@@ -155,7 +155,7 @@ class DeepMomentum(KitOptimizer):
 def _rows(tensor: Tensor) -> Tensor:
     """A weight as a matrix: one row per output; complex numbers as pairs of reals."""
     flat = real_view(tensor)
-    return flat.reshape(len(flat) if flat.ndim > 1 else 1, -1)
+    return flat.flatten(1) if flat.ndim > 1 else flat.reshape(1, flat.numel())
 
 
 def _move(parameter: Tensor, change: Tensor, group: Group) -> None:

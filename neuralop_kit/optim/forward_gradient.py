@@ -9,7 +9,7 @@ from torch.optim.optimizer import ParamsT
 from torch.overrides import TorchFunctionMode
 
 from neuralop_kit.optim.noise import Noise, Rademacher
-from neuralop_kit.optim.zeroth_order import LossFunction, ZerothOrder
+from neuralop_kit.optim.zeroth_order import LossFunction, ZerothOrder, single_loss
 
 
 class ForwardGradient(ZerothOrder):
@@ -57,7 +57,7 @@ class ForwardGradient(ZerothOrder):
             with forward_ad.dual_level():
                 duals = {id(p): forward_ad.make_dual(p.detach(), z) for p, z in self.directions(seed)}
                 with _Replace(duals):
-                    value = function()
+                    value = single_loss(function())
                 loss, slope = forward_ad.unpack_dual(value)
             losses.append(loss.double())
             slopes.append(torch.zeros_like(losses[-1]) if slope is None else slope.double() / len(seeds))

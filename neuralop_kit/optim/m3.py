@@ -69,7 +69,7 @@ class Averages(Accumulation):
 
     def factor(self, rows: int, columns: int) -> float:
         """``sqrt(max(1, rows / columns))``, as for Muon."""
-        return max(1.0, rows / columns) ** 0.5
+        return max(1.0, rows / max(columns, 1)) ** 0.5
 
 
 MODES: dict[str, Accumulation] = {"paper": Sums(), "ema": Averages()}

@@ -32,7 +32,7 @@ def as_matrices(tensor: Tensor) -> Tensor:
     """
     if tensor.is_complex():
         return tensor.reshape(-1, tensor.shape[-2], tensor.shape[-1])
-    return tensor.reshape(1, tensor.shape[0], -1)
+    return tensor.flatten(1).unsqueeze(0)
 
 
 def orthogonalize(matrices: Tensor, *, steps: int = 5) -> Tensor:
@@ -40,8 +40,8 @@ def orthogonalize(matrices: Tensor, *, steps: int = 5) -> Tensor:
 
         X <- a X + (b A + c A^2) X,   A = X X^H,   (a, b, c) = (3.4445, -4.7750, 2.0315)
 
-    starting from ``X / |X|_F``. Products with ``X^H``, not ``X^T``, make it equivariant under unitary maps from either
-    side, hence under phases. A zero matrix stays zero.
+    starting from ``X / (|X|_F + 1e-7)``, so that of a matrix shorter than 1e-7 less comes out. Products with ``X^H``,
+    not ``X^T``, make it equivariant under unitary maps from either side, hence under phases. A zero matrix stays zero.
 
     Args:
         matrices: ``(..., rows, columns)``, real or complex.

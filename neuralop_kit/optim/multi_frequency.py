@@ -54,7 +54,7 @@ class MultiFrequency(Optimizer):
         for group, period in zip(base.param_groups, periods, strict=True):
             group["period"] = int(period)
         # The very same group objects: what a scheduler writes here, the base reads.
-        super().__init__(base.param_groups, {})
+        super().__init__(base.param_groups, base.defaults)
         self.param_groups = base.param_groups
         self._count = 0
 
@@ -70,9 +70,11 @@ class MultiFrequency(Optimizer):
             if group["period"] > 1:
                 for parameter in group["params"]:
                     self._take_in(parameter, is_due=self._count % group["period"] == 0)
-        self.base.step()
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
+        try:
+            self.base.step()
+        finally:
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
         return loss
 
     @torch.no_grad()
@@ -105,6 +107,10 @@ class MultiFrequency(Optimizer):
     @torch.no_grad()
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Load what :meth:`state_dict` gave."""
+        if "multi_frequency" not in state_dict:
+            raise ArgumentError(
+                "expected a state dict of MultiFrequency, got that of another optimizer; load it into `base`"
+            )
         own = state_dict["multi_frequency"]
         self.base.load_state_dict({name: value for name, value in state_dict.items() if name != "multi_frequency"})
         self.param_groups = self.base.param_groups

@@ -54,7 +54,7 @@ class NVRM(Optimizer):
         check_nonnegative("b", b)
         self.base, self.b, self.noise = base, float(b), noise or Gaussian()
         # The very same group objects: what a scheduler writes here, the base reads.
-        super().__init__(base.param_groups, {})
+        super().__init__(base.param_groups, base.defaults)
         self.param_groups = base.param_groups
         self.step_kind = getattr(base, "step_kind", "gradient")
         self._seed = int(torch.randint(2**62, (), generator=generator).item())
@@ -145,6 +145,10 @@ class NVRM(Optimizer):
     @torch.no_grad()
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Load what :meth:`state_dict` gave; the model gets the saved clean weights, and the saved noise on top."""
+        if "nvrm" not in state_dict:
+            raise ArgumentError(
+                "expected a state dict of NVRM, got one without 'nvrm'; load that of a base into `base`"
+            )
         own = state_dict["nvrm"]
         self.base.load_state_dict({name: value for name, value in state_dict.items() if name != "nvrm"})
         self.param_groups = self.base.param_groups

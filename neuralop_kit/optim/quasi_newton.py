@@ -69,30 +69,42 @@ class QuasiNewton(KitOptimizer):
             raise ArgumentError(
                 f"expected a closure, got none; {type(self).__name__} evaluates the loss at trial steps"
             )
+        if not self._parameters():
+            raise ArgumentError("expected parameters with requires_grad, got none; unfreeze some of them")
         problem = _Evaluations(self._parameters(), closure)
+        try:
+            return torch.tensor(self._step(problem), dtype=torch.float64)
+        except Exception:
+            # A trial may raise; it is no place to stay.
+            problem.place(problem.start)
+            raise
+
+    def _step(self, problem: "_Evaluations") -> float:
+        """Move, and return the loss before."""
         start, (loss, gradient) = problem.start, problem(problem.start)
         if not (np.isfinite(loss) and np.isfinite(gradient).all()):
             self.status = "refused"
-            return torch.tensor(loss, dtype=torch.float64)
+            return loss
         state = self._state(len(start))
         inverse = state["inverse_hessian"].numpy()
-        direction = -self.param_groups[0]["lr"] * (inverse @ gradient)
+        lr = float(self.param_groups[0]["lr"])
+        direction = -lr * (inverse @ gradient)
         size = self._search(problem, start, direction, gradient, loss)
         if size is None:
             # Along the bare gradient a failure means that rounding is reached.
             self.status = "restarted" if state["num_updates"] else "stayed"
             state["inverse_hessian"], state["num_updates"] = torch.eye(len(start), dtype=torch.float64), 0
             problem.place(start)
-            return torch.tensor(loss, dtype=torch.float64)
+            return loss
         end = start + size * direction
         _, new_gradient = problem(end)
         problem.place(end)
         step, change = end - start, new_gradient - gradient
-        b = -size * self.param_groups[0]["lr"] * float(step @ gradient)
+        b = -size * lr * float(step @ gradient)
         if self.update_inverse(inverse, step, change, b, is_first=state["num_updates"] == 0):
             state["num_updates"] += 1
         self.status = "moved"
-        return torch.tensor(loss, dtype=torch.float64)
+        return loss
 
     def update_inverse(
         self, inverse: np.ndarray, s: np.ndarray, y: np.ndarray, curvature: float, *, is_first: bool
@@ -237,8 +249,10 @@ class _Evaluations:
         if key not in self.known:
             self.place(x)
             with torch.enable_grad():
-                loss = float(torch.as_tensor(self.closure()).detach())
-            self.known[key] = loss, self._gradient()
+                value = self.closure()
+            if value is None:
+                raise ArgumentError("expected a closure that returns the loss, got None; end it with `return loss`")
+            self.known[key] = float(torch.as_tensor(value).detach()), self._gradient()
         return self.known[key]
 
     def place(self, x: np.ndarray) -> None:

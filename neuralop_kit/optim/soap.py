@@ -91,7 +91,10 @@ class SOAP(MatrixOptimizer):
             state["started"] = True
             _follow(state, gradient, group["factor_beta"])
             for side in _sides(state):
-                state[f"basis_{side}"] = torch.linalg.eigh(state[f"factor_{side}"]).eigenvectors.flip(-1)
+                factor = state[f"factor_{side}"]
+                # Of a gradient that is not finite there are no eigenvectors; the factor stays as it is and will tell.
+                known = torch.where(factor.isfinite().all(), factor, torch.zeros_like(factor))
+                state[f"basis_{side}"] = torch.linalg.eigh(known).eigenvectors.flip(-1)
             return None
         direction = _turn_back(state, adam_direction(state, _turn(state, gradient), group["betas"], group["eps"]))
         _follow(state, gradient, group["factor_beta"])

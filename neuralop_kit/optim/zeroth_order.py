@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import ParamsT
+from torch.optim.optimizer import ParamsT, StateDict
 
 from neuralop_kit.optim.base import KitOptimizer, StepKind
 from neuralop_kit.optim.noise import Noise
@@ -54,9 +54,8 @@ class ZerothOrder(KitOptimizer):
         self.num_samples, self.noise, self.exact = num_samples, noise, exact
         self.status = ""
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
-        first = self._parameters()[0]
-        self.state[first]["seed"] = int(torch.randint(2**62, (), generator=generator).item())
-        self.state[first]["count"] = 0
+        shared = self._shared_state()
+        shared["seed"], shared["count"] = int(torch.randint(2**62, (), generator=generator).item()), 0
 
     @abstractmethod
     def probe(self, function: LossFunction, seeds: list[int]) -> tuple[Tensor, list[Tensor]]:
@@ -89,6 +88,15 @@ class ZerothOrder(KitOptimizer):
         self.status = "moved"
         return loss
 
+    def load_state_dict(self, state_dict: StateDict) -> None:
+        """See :class:`KitOptimizer`; what it must hold is where the draws come from."""
+        if not any("seed" in state for state in state_dict["state"].values()):
+            raise ArgumentError(
+                f"expected a state dict of {type(self).__name__}, got one without a seed; "
+                "load it into the optimizer that it was saved from"
+            )
+        super().load_state_dict(state_dict)
+
     @torch.no_grad()
     def estimate(self, function: LossFunction) -> list[Tensor]:
         """The estimate of the gradient that the next step would use, one tensor per parameter; draws new directions."""
@@ -118,17 +126,20 @@ class ZerothOrder(KitOptimizer):
         """The losses at ``theta + size * z``."""
         start = [p.clone() for p in self._parameters()] if self.exact else None
         values, here = [], 0.0
-        for size in sizes:
+        try:
+            for size in sizes:
+                if start is not None:
+                    self._restore(start)
+                    here = 0.0
+                self._shift(seed, size - here)
+                here = size
+                values.append(single_loss(function()).detach().double())
+        finally:
+            # Also where the function raises, as a solver may.
             if start is not None:
                 self._restore(start)
-                here = 0.0
-            self._shift(seed, size - here)
-            here = size
-            values.append(torch.as_tensor(function()).detach().double())
-        if start is not None:
-            self._restore(start)
-        else:
-            self._shift(seed, -here)
+            else:
+                self._shift(seed, -here)
         return values
 
     def _shift(self, seed: int, size: float) -> None:
@@ -145,9 +156,23 @@ class ZerothOrder(KitOptimizer):
     def _parameters(self) -> list[Tensor]:
         return [parameter for parameter, _ in self._rows()]
 
+    def _shared_state(self) -> dict[str, Any]:
+        """Where the draws come from: kept with the very first parameter, frozen or not."""
+        return self.state[self.param_groups[0]["params"][0]]
+
     def _next_seeds(self) -> list[int]:
         """Seeds that no step has used."""
-        shared = self.state[self._parameters()[0]]
+        if not self._parameters():
+            raise ArgumentError("expected parameters with requires_grad, got none; unfreeze some of them")
+        shared = self._shared_state()
         first = shared["seed"] + shared["count"] * self.num_samples
         shared["count"] += 1
         return [(first + i) % 2**63 for i in range(self.num_samples)]
+
+
+def single_loss(value: Any) -> Tensor:
+    """A loss as a tensor without axes; an :class:`ArgumentError` for several of them."""
+    loss = torch.as_tensor(value)
+    if loss.numel() != 1:
+        raise ArgumentError(f"expected a single loss, got shape {tuple(loss.shape)}; return its mean")
+    return loss.reshape(())

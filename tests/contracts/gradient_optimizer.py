@@ -100,6 +100,35 @@ class GradientContract(OptimizerContract):
             optimizer.step()
             assert all(torch.equal(p.grad, g) for p, g in zip(problem.parameters(), before, strict=True))
 
+    def test_weights_without_entries_are_no_trouble(self):
+        shapes = [(0,), (0, 3), (3, 0), (2, 0, 4), ()]
+        weights = [nn.Parameter(torch.ones(shape, dtype=torch.float64)) for shape in shapes]
+        optimizer = self.make(weights, self.lr)
+        for _ in range(5):
+            for weight in weights:
+                weight.grad = torch.ones_like(weight)
+            optimizer.step()
+        assert weights[-1] != 1.0
+
+    def test_a_pending_conjugate_is_a_gradient_like_any_other(self):
+        start, gradient = torch.randn(2, 3, 2, 4, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
+        weights = [nn.Parameter(start.clone()) for _ in range(2)]
+        for weight, g in zip(weights, (gradient.conj(), gradient.conj().resolve_conj()), strict=True):
+            optimizer = self.make([weight], self.lr)
+            for _ in range(3):
+                weight.grad = g
+                optimizer.step()
+            self.finish(optimizer)
+        assert not torch.equal(weights[0], start)
+        assert torch.equal(weights[0], weights[1])
+
+    def test_state_of_another_optimizer_is_refused(self):
+        problem = Problem()
+        other = torch.optim.SGD(problem.parameters(), 0.1)
+        optimizer = self.make(problem.parameters(), self.lr)
+        with pytest.raises(ArgumentError, match="state dict"):
+            optimizer.load_state_dict(other.state_dict())
+
     def test_sparse_gradient_is_refused(self):
         weight = nn.Parameter(torch.ones(4, 3))
         optimizer = self.make([weight], self.lr)

@@ -12,6 +12,7 @@ Optimizers that step from ``p.grad`` inherit :class:`tests.contracts.gradient_op
 
 import copy
 import io
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -154,6 +155,21 @@ class OptimizerContract:
         self.advance(optimizer, problem, 2)
         self.advance(optimizer_copy, problem_copy, 2)
         assert_same_weights(problem, problem_copy)
+
+    def test_copies_under_a_scheduler_move_their_own_weights(self):
+        # A scheduler puts a `step` of its own on the object, bound to the original.
+        problem = Problem()
+        optimizer = self.optimizer(problem)
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda count: 1.0)
+        self.advance(optimizer, problem, 2)
+        copies = [copy.deepcopy((problem, optimizer)), pickle.loads(pickle.dumps((problem, optimizer)))]
+        before = copy.deepcopy(problem)
+        for problem_copy, optimizer_copy in copies:
+            self.advance(optimizer_copy, problem_copy, 2)
+        assert_same_weights(problem, before)
+        self.advance(optimizer, problem, 2)
+        for problem_copy, _ in copies:
+            assert_same_weights(problem, problem_copy)
 
     def test_bfloat16_weights_have_float32_states(self):
         problem = Problem(dtype=torch.bfloat16)

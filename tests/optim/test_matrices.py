@@ -247,6 +247,17 @@ class TestSOAP(GradientContract):
         for p, q in zip(problem.parameters(), other.parameters(), strict=True):
             torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)
 
+    def test_a_first_gradient_that_is_not_finite_is_told_by_the_weights(self):
+        for bad in (float("nan"), float("inf"), 1e300):
+            problem = Problem()
+            optimizer = self.optimizer(problem)
+            problem.loss().backward()
+            problem.wide.grad[0, 0] = bad
+            optimizer.step()
+            self.advance(optimizer, problem, 3)
+            assert not problem.wide.isfinite().all()
+            assert problem.tall.isfinite().all()
+
     def test_bases_stay_unitary(self):
         problem = Problem()
         optimizer = self.optimizer(problem)

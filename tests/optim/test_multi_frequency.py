@@ -74,6 +74,33 @@ def test_schedulers_see_the_groups_of_the_base():
     assert optimizer.base.param_groups[0]["lr"] == pytest.approx(0.1)
 
 
+def test_one_cycle_turns_the_betas_of_the_base():
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = MultiFrequency(torch.optim.Adam([weight]), (2,))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=10)
+    weight.grad = torch.ones(1)
+    optimizer.step()
+    schedule.step()
+    assert optimizer.base.param_groups[0]["betas"][0] < 0.95
+
+
+def test_gradients_come_back_where_the_base_raises():
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = MultiFrequency(torch.optim.SGD([weight], lr=1.0), (2,))
+    optimizer.base.step = lambda: 1 / 0
+    weight.grad = gradient = torch.ones(1)
+    with pytest.raises(ZeroDivisionError):
+        optimizer.step()
+    assert weight.grad is gradient
+
+
+def test_state_of_a_bare_base_is_refused():
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = MultiFrequency(torch.optim.SGD([weight], lr=1.0), (2,))
+    with pytest.raises(ArgumentError, match="state dict"):
+        optimizer.load_state_dict(optimizer.base.state_dict())
+
+
 def test_bad_arguments():
     weight = nn.Parameter(torch.ones(2))
     for base, periods in [

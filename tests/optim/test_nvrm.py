@@ -176,6 +176,17 @@ def test_groups_and_schedules_are_those_of_the_base():
     assert len(base.param_groups) == len(optimizer.param_groups) == 2
 
 
+def test_one_cycle_turns_the_betas_of_the_base():
+    weight = nn.Parameter(torch.ones(2))
+    base = torch.optim.Adam([weight])
+    optimizer = NVRM(base, b=0.1)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=10)
+    weight.grad = torch.ones(2)
+    optimizer.step()
+    scheduler.step()
+    assert base.param_groups[0]["betas"][0] < 0.95
+
+
 def test_bad_values_are_refused():
     weight = nn.Parameter(torch.ones(2))
     with pytest.raises(ArgumentError, match="b >= 0"):

@@ -40,6 +40,35 @@ class QuasiNewtonContract(OptimizerContract):
         assert optimizer.status == "refused"
         assert_same_weights(problem, other)
 
+    def test_a_closure_that_raises_leaves_the_weights(self):
+        problem, other = Problem(), Problem()
+        optimizer = self.optimizer(problem)
+        losses = [problem.loss]
+
+        def closure() -> torch.Tensor:
+            loss = losses.pop()()
+            loss.backward()
+            return loss
+
+        with pytest.raises(IndexError):
+            optimizer.step(closure)
+        assert_same_weights(problem, other)
+
+    def test_a_closure_must_return_the_loss_of_weights_that_can_move(self):
+        problem = Problem()
+        optimizer = self.optimizer(problem)
+        with pytest.raises(ArgumentError, match="return loss"):
+            optimizer.step(lambda: problem.loss().backward())
+        problem.requires_grad_(False)
+        with pytest.raises(ArgumentError, match="requires_grad"):
+            optimizer.step(problem.loss)
+
+    def test_rate_may_be_a_tensor(self):
+        problem, other = Problem(), Problem()
+        self.advance(self.optimizer(problem), problem, 3)
+        self.advance(self.optimizer(other, lr=torch.tensor(1.0)), other, 3)
+        assert_same_weights(problem, other)
+
 
 class TestBFGS(QuasiNewtonContract):
     def make(self, groups, lr, **options):

@@ -10,7 +10,7 @@ from torch import nn
 from neuralop_kit.optim import SPSA, EvolutionStrategy, ForwardGradient, Gaussian
 from neuralop_kit.optim.spsa import centred_ranks
 from neuralop_kit.solvers.errors import ArgumentError
-from tests.contracts.optimizer import OptimizerContract, Problem
+from tests.contracts.optimizer import OptimizerContract, Problem, assert_same_weights
 
 NUM_WEIGHTS, NUM_DRAWS = 4, 4000
 
@@ -35,6 +35,40 @@ class ValueContract(OptimizerContract):
         assert loss.isnan()
         assert optimizer.status == "refused"
         assert all(torch.equal(a, b) for a, b in zip(before, problem.parameters(), strict=True))
+
+    def test_weights_may_be_frozen_and_thawed(self):
+        # The first one among them, with which the seed is kept.
+        problem = Problem()
+        first = problem.real_weights()[0].requires_grad_(False)
+        optimizer = self.optimizer(problem)
+        before = first.clone()
+        self.advance(optimizer, problem, 2)
+        assert torch.equal(first, before)
+        first.requires_grad_(True)
+        self.advance(optimizer, problem, 2)
+        assert not torch.equal(first, before)
+        problem.requires_grad_(False)
+        with pytest.raises(ArgumentError, match="requires_grad"):
+            self.advance(optimizer, problem)
+
+    def test_a_function_that_raises_leaves_the_weights(self):
+        problem, other = Problem(), Problem()
+        optimizer = self.optimizer(problem)
+        for count in (0, 1):
+            losses = [problem.loss] * count
+            with pytest.raises(IndexError):
+                optimizer.step(lambda losses=losses: losses.pop()())
+            assert_same_weights(problem, other)
+
+    def test_several_losses_are_refused(self):
+        weight = nn.Parameter(torch.ones(3))
+        with pytest.raises(ArgumentError, match="loss"):
+            self.make([weight], self.lr).step(lambda: torch.stack([weight, weight]))
+
+    def test_state_of_another_optimizer_is_refused(self):
+        problem = Problem()
+        with pytest.raises(ArgumentError, match="seed"):
+            self.optimizer(problem).load_state_dict(torch.optim.Adam(self.groups(problem)).state_dict())
 
     def test_a_function_is_needed(self):
         with pytest.raises(ArgumentError, match="function that returns the loss"):
