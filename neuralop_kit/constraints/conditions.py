@@ -124,7 +124,7 @@ class WallRows:
 
     def flat(self) -> LinearRows:
         """As rows of a least-squares problem, weighted, averaged over the wall."""
-        batch, num_basis = self.target.shape[0], self.matrix.shape[-1]
-        target = self.target.reshape(batch, -1)
+        # Not by -1, which an empty batch leaves open.
+        target, matrix = self.target.unsqueeze(-1).flatten(1), self.matrix.unsqueeze(1).flatten(1, -2)
         scale = self.condition.weight / target.shape[1] ** 0.5
-        return LinearRows(scale * self.matrix.reshape(batch, -1, num_basis), scale * target)
+        return LinearRows(scale * matrix, scale * target)

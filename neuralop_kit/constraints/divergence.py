@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from neuralop_kit.constraints.fields import check_field
+from neuralop_kit.constraints.fields import check_field, of_no_item
 from neuralop_kit.constraints.precision import in_single_at_least
+from neuralop_kit.layers.checks import with_an_item
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import DomainError
 from neuralop_kit.solvers.pde.spectral_grid import SpectralGrid
@@ -47,6 +48,8 @@ class DivergenceFree(nn.Module):
     def forward(self, u: Tensor) -> tuple[Tensor, SolveInfo]:
         """The solenoidal part, and what is left of the divergence."""
         check_field(u, self.domain, channels=self.domain.num_dims)
+        if len(u) == 0:
+            return of_no_item(*self.forward(with_an_item(u)))
         grid = SpectralGrid(self.domain, u.shape[2:], dtype=u.dtype, device=u.device)
         symbols = [grid.first_derivative_symbol(axis) for axis in range(self.domain.num_dims)]
         # The symbol of div grad, not of the Laplacian: they differ in the highest mode of even axes.

@@ -135,10 +135,10 @@ class MixtureOfExperts(nn.Module):
                     f"{self.interface}; distribute the batch instead, or take Separate or Overlap"
                 )
             joined = CoupledProblem(problem, len(own), coupling)
-            w, info = constraint.minimize(joined, begin.reshape(len(basis), -1))
+            w, info = constraint.minimize(joined, begin.reshape(len(basis), len(own) * begin.shape[1]))
         else:
             w, info = self.ranks.together(lambda: constraint.minimize(problem, begin))
-        w = self.ranks.gather(w.reshape(len(basis), len(own), -1), self.partition.num_experts)
+        w = self.ranks.gather(w.reshape(len(basis), len(own), begin.shape[1]), self.partition.num_experts)
         with torch.no_grad():
             jump = largest_jump(w, basis, meets)
         return ExpertSolution(
@@ -156,14 +156,14 @@ class MixtureOfExperts(nn.Module):
 
     def _rows(self, rows: WallRows, members: Tensor) -> LinearRows:
         """Rows of one condition for every item and expert; those at points of others are zero."""
-        condition, (batch, num_basis) = rows.condition, (len(rows.matrix), rows.matrix.shape[-1])
+        condition = rows.condition
         wall = members.select(1 + condition.axis, -1 if condition.at_stop else 0)
         own = wall.reshape(len(members), -1).to(rows.matrix.dtype)
         if self.global_conditions:
             own = torch.ones_like(own)
         scale = condition.weight * own * own.sum(dim=1, keepdim=True).clamp_min(1).rsqrt()
-        matrix = scale[..., None] * rows.matrix.reshape(batch, 1, -1, num_basis)
-        target = scale * rows.target.reshape(batch, 1, -1)
+        matrix = scale[..., None] * rows.matrix.unsqueeze(1).flatten(1, -2).unsqueeze(1)
+        target = scale * rows.target.unsqueeze(-1).flatten(1).unsqueeze(1)
         return LinearRows(matrix.flatten(0, 1), target.flatten(0, 1))
 
     def _report(self, info: LeastSquaresInfo, jump: Tensor) -> ExpertsInfo:
@@ -171,7 +171,9 @@ class MixtureOfExperts(nn.Module):
         batch, num_experts = len(jump), self.partition.num_experts
         number = len(self.ranks.own(num_experts, jump.device))
         values = {
-            name: self.ranks.gather_report(value.reshape(batch, -1).expand(-1, number), num_experts)
+            name: self.ranks.gather_report(
+                value.reshape(batch, len(value) // batch if batch else 1).expand(-1, number), num_experts
+            )
             for name, value in vars(info).items()
         }
         return ExpertsInfo(**values, jump=jump)

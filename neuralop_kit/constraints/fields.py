@@ -1,10 +1,16 @@
 """What the projecting layers share: the shape of a field, and one report per item from one per channel."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeVar
+
 from torch import Tensor
 
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ShapeError
 from neuralop_kit.solvers.status import SolveInfo
+
+Info = TypeVar("Info", bound=SolveInfo)
 
 
 def check_field(u: Tensor, domain: Domain, *, channels: int | None = None) -> None:
@@ -26,9 +32,14 @@ def check_totals(totals: Tensor, u: Tensor) -> None:
         )
 
 
-def worst_of_channels(info: SolveInfo, batch: int) -> SolveInfo:
-    """One report per item, from one for every pair of item and channel."""
+def worst_of_channels(info: SolveInfo, shape: Sequence[int]) -> SolveInfo:
+    """One report per item, from one for every pair of item and channel; ``shape`` is their numbers."""
     status, iterations, residual = (
-        x.reshape(batch, -1).amax(dim=1) for x in (info.status, info.iterations, info.residual_norm)
+        x.reshape(shape).amax(dim=1) for x in (info.status, info.iterations, info.residual_norm)
     )
     return SolveInfo(status, iterations, residual)
+
+
+def of_no_item(u: Tensor, info: Info) -> tuple[Tensor, Info]:
+    """Result and report of an empty batch, from those of a batch with an item."""
+    return u[:0], replace(info, **{name: value[:0] for name, value in vars(info).items()})

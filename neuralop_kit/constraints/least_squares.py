@@ -10,6 +10,7 @@ For layers that solve the same constraint on parts of the domain, the work comes
 ``solve_local`` takes terms of shape ``(problems, num_terms, num_points, num_basis)``: points before functions.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -26,6 +27,7 @@ from neuralop_kit.solvers.optimization.implicit import Differentiation, Reattach
 from neuralop_kit.solvers.optimization.levenberg_marquardt import LeastSquaresInfo, LevenbergMarquardt
 from neuralop_kit.solvers.optimization.pointwise import LinearRows, PointwiseProblem, PointwiseResidual
 from neuralop_kit.solvers.optimization.problem import LeastSquaresProblem
+from neuralop_kit.solvers.optimization.transforms import refuse_vmap
 
 _SOLVER, _DIFFERENTIATION, _POLICY = LevenbergMarquardt(), Reattachment(), Mask()
 
@@ -111,7 +113,7 @@ class LeastSquaresConstraint(nn.Module):
         terms = self.assemble_terms(basis)
         offsets = None if offset is None else self.assemble_terms(offset).flatten(3).squeeze(2)
         data = [value.flatten(1) for value in self.equation.data(basis, coefficients)]
-        chosen = self._points(terms[0, 0, 0].numel(), generator, basis.device)
+        chosen = self._points(math.prod(basis.shape[2:]), generator, basis.device)
         walls = [rows.flat() for rows in self.assemble_rows(basis, offset=offset, targets=targets)]
         w, info = self.solve_local(
             _pick(terms.flatten(3), chosen).mT,
@@ -213,11 +215,20 @@ class LeastSquaresConstraint(nn.Module):
         problem = PointwiseProblem(
             self.equation, terms, offsets=offsets, coefficients=data, weights=weights, linear=rows
         )
-        if self.ridge > 0:
-            # Relative to the columns, so that rescaling the basis does not change the solution.
-            squares = problem.rows(start.detach())[1].square().sum(dim=(1, 2)) / terms.shape[3]
-            problem = problem.with_ridge(self.ridge * squares)
-        return problem, start
+        return problem.with_ridge(self._ridge(problem, start.detach())) if self.ridge > 0 else problem, start
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _ridge(self, problem: PointwiseProblem, start: Tensor) -> Tensor:
+        """Relative to the columns, so that rescaling the basis does not change the solution."""
+        ridge = _mean_squares(problem, start) * self.ridge
+        refuse_vmap(ridge)
+        finite = ridge.isfinite()
+        if finite.all():
+            return ridge
+        # A gradient of zero, taken through the NaN of a failed item, would spoil all weights behind it.
+        index = finite.nonzero().squeeze(1)
+        healthy = _mean_squares(problem.take(index), start.index_select(0, index)) * self.ridge
+        return ridge.detach().index_copy(0, index, healthy)
 
     # The iteration looks at values; what is compiled around it stays so.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -246,6 +257,11 @@ class LeastSquaresConstraint(nn.Module):
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""
         return f"{self.equation.terms}, conditions={[c.name for c in self.conditions]}, policy={self.policy}"
+
+
+def _mean_squares(problem: PointwiseProblem, start: Tensor) -> Tensor:
+    """Of the columns of the Jacobian, for each problem."""
+    return problem.rows(start)[1].square().sum(dim=(1, 2)) / start.shape[1]
 
 
 def _pick(values: Tensor, index: Tensor | None) -> Tensor:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
-from neuralop_kit.constraints.fields import check_field
+from neuralop_kit.constraints.fields import check_field, of_no_item
 from neuralop_kit.constraints.precision import in_single_at_least
+from neuralop_kit.layers.checks import with_an_item
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError
 from neuralop_kit.solvers.optimization import QPInfo, solve_qp
@@ -64,6 +65,8 @@ class QPConstraint(nn.Module):
     def forward(self, u: Tensor, *data: Tensor) -> tuple[Tensor, QPInfo]:
         """The corrected field, and what became of each item."""
         check_field(u, self.domain)
+        if len(u) == 0:
+            return of_no_item(*self.forward(with_an_item(u), *map(with_an_item, data)))
         weights = self.domain.weights(u.shape[2:], dtype=u.dtype, device=u.device).expand(u.shape[1:]).flatten()
         # Divided by their mean, so that the relaxation and multipliers do not depend on the resolution.
         weights = weights / weights.mean()

@@ -55,4 +55,4 @@ class SimplexConstraint(nn.Module):
         v, info = project_onto_budget(
             u.flatten(2).flatten(0, 1), totals.flatten(), weights=w.flatten(), lower=self.lower, upper=self.upper
         )
-        return v.view_as(u), worst_of_channels(info, u.shape[0])
+        return v.view_as(u), worst_of_channels(info, u.shape[:2])

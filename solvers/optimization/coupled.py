@@ -63,7 +63,7 @@ class CoupledProblem(LeastSquaresProblem):
 
     def _apart(self, w: Tensor) -> Tensor:
         """``(batch, K * n) -> (batch * K, n)``."""
-        return w.reshape(w.shape[0] * self.num_blocks, -1)
+        return w.reshape(w.shape[0] * self.num_blocks, w.shape[1] // self.num_blocks)
 
     def _join(self, x: Tensor) -> Tensor:
         """Inverse of :meth:`_apart`."""

@@ -16,6 +16,7 @@ from neuralop_kit.solvers.optimization.steps import (
     StepSolver,
     default_steps,
 )
+from neuralop_kit.solvers.optimization.transforms import refuse_vmap
 from neuralop_kit.solvers.status import SolveInfo, Status
 
 _DEFAULT = Reattachment()
@@ -85,7 +86,8 @@ def levenberg_marquardt(
         ``w`` and a :class:`LeastSquaresInfo`. Where the data are not finite, ``w`` is ``w0`` and the status says so.
 
     Raises:
-        ArgumentError: a number is out of range. ShapeError: ``w0`` is not a matrix.
+        ArgumentError: a number is out of range, or ``torch.func.vmap`` hides samples of the data. ShapeError: ``w0`` is
+            not a matrix.
 
     Source: Marquardt (1963); damping of Nielsen (1999), IMM-REP-1999-05, which may fall faster here; test of More
     (1978), MINPACK.
@@ -127,6 +129,7 @@ class LevenbergMarquardt:
         """Start at ``w0``, shape ``(batch, num_unknowns)``."""
         if w0.ndim != 2 or not w0.is_floating_point():
             raise ShapeError(f"expected real w0 of shape (batch, num_unknowns), got {w0.dtype} {tuple(w0.shape)}")
+        refuse_vmap(w0)
         tolerance = torch.finfo(w0.dtype).eps ** (2 / 3) if self.gtol is None else self.gtol
         interval = self.check_every or (1 if w0.device.type == "cpu" else 4)
         with torch.no_grad():
@@ -212,6 +215,7 @@ def _run(problem: LeastSquaresProblem, report: _Report, index: Tensor, settings:
 
 def _begin(problem: LeastSquaresProblem, report: _Report, settings: _Settings) -> _State:
     linearization = settings.solver.linearize(problem, report.w)
+    refuse_vmap(linearization.cost)
     finite = linearization.is_finite
     report.status = torch.where(finite, int(Status.MAX_ITERATIONS), int(Status.INVALID_INPUT))
     damping = torch.full_like(linearization.cost, settings.solver.damping)

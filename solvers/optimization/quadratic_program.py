@@ -10,6 +10,7 @@ from neuralop_kit.solvers.optimization.active_set import ActiveSet, attach, poli
 from neuralop_kit.solvers.optimization.interior_point import interior_point
 from neuralop_kit.solvers.optimization.products import times
 from neuralop_kit.solvers.optimization.program import QuadraticProgram
+from neuralop_kit.solvers.optimization.transforms import refuse_vmap
 from neuralop_kit.solvers.status import SolveInfo, Status
 
 
@@ -69,7 +70,7 @@ def solve_qp(
         ``residual_norm`` of at most 1e-8 in float64 and 1e-4 in float32, which is solved in float64.
 
     Raises:
-        ShapeError: shapes do not fit. ArgumentError: a number is out of range.
+        ShapeError: shapes do not fit. ArgumentError: a number is out of range, or ``torch.func.vmap`` hides samples.
 
     Cost: one factorisation of ``n + p`` per iteration, one of ``n + p + q`` per guess of the active set; dense, for up
     to some hundreds of unknowns.
@@ -89,6 +90,7 @@ def solve_qp(
         )
     # Interior-point systems are ill-conditioned by nature; single precision would not carry them.
     given = QuadraticProgram.of(Q, f, A, b, G, h)
+    refuse_vmap(*given.tensors)
     program = QuadraticProgram(*(t.double() for t in given.tensors))
     with torch.no_grad():
         plain = program.detach()
@@ -153,8 +155,6 @@ def _differentiable(
 ) -> Tensor:
     """Attach derivatives where the mask holds; other items never enter the graph."""
     index = mask.nonzero().squeeze(1)
-    if len(index) == 0:
-        return x
     normal = program.take(index).normalized()[0]
     point = (t.index_select(0, index) for t in (x, y, z))
     return x.index_copy(0, index, attach(normal, active.take(index), *point, order=order))

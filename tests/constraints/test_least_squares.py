@@ -285,6 +285,21 @@ class TestFailure:
             assert gradient[[0, 2]].isfinite().all()
             assert gradient[[0, 2]].ne(0).any()
 
+    @pytest.mark.parametrize("policy", [Mask(), Damp(), Fallback()])
+    def test_an_offset_with_nan_leaves_the_basis_alone(self, policy):
+        # A network that makes the basis sees gradients of all items: one NaN would be in all of its weights.
+        basis, offset = functions(batch=3).requires_grad_(), torch.zeros(3, 1, 13, 17, dtype=torch.float64)
+        offset[1, 0, 3, 3] = math.nan
+        u, info = constraint(policy=policy, ridge=1e-8)(basis, offset=offset, **arguments(3))
+        assert info.status.tolist() == [0, Status.INVALID_INPUT, 0]
+        (gradient,) = torch.autograd.grad(u[info.converged].square().sum(), basis)
+        assert gradient.isfinite().all()
+        alone, (others,) = basis[[0, 2]].detach().requires_grad_(), [[0, 2]]
+        given = {kind: {key: value[others] for key, value in data.items()} for kind, data in arguments(3).items()}
+        u, _ = constraint(ridge=1e-8)(alone, **given)
+        (expected,) = torch.autograd.grad(u.square().sum(), alone)
+        torch.testing.assert_close(gradient[others], expected, rtol=1e-8, atol=1e-10)
+
     def test_wrong_arguments_are_refused(self):
         line = Domain.box((1.0,))
         basis = torch.ones(1, 2, 9)

@@ -5,20 +5,24 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.func import jvp, vjp, vmap
+from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
 from torch.utils._pytree import tree_map
 
 from neuralop_kit import Domain
 from neuralop_kit.constraints import (
     BoundaryLifting,
     ConservationConstraint,
+    Coupled,
     DivergenceFree,
     FluxForm,
     LinearConstraint,
+    MixtureOfExperts,
+    Partition,
     QPConstraint,
     SimplexConstraint,
 )
-from tests.constraints.problems import arguments, constraint, functions
+from neuralop_kit.solvers.errors import ArgumentError
+from tests.constraints.problems import DOMAIN, arguments, constraint, functions
 
 BOX, TORUS, WALLS = Domain.box((1.0, 2.0), nodes="cell"), Domain.periodic((1.0, 2.0)), Domain.box((1.0, 2.0))
 TOTALS = torch.tensor([[1.0, 0.5], [0.3, 2.0]], dtype=torch.float64)
@@ -78,6 +82,63 @@ def test_forward_mode_through_a_least_squares_layer(generator):
 def test_vmap_is_a_loop(generator, name):
     layer, u = PROJECTIONS[name], fields(generator, 3, 2)
     torch.testing.assert_close(vmap(layer)(u), torch.stack([layer(one) for one in u]), rtol=1e-13, atol=1e-14)
+
+
+def test_vmap_around_an_iteration_is_refused_and_said_what_to_do(generator):
+    basis, given = functions(), arguments()
+    u = fields(generator, 2)
+    mapped = {
+        "basis": lambda: vmap(lambda b: constraint(ridge=1e-2)(b, **given)[0])(basis[None]),
+        "without ridge": lambda: vmap(lambda b: constraint(ridge=0.0)(b, **given)[0])(basis[None]),
+        "data alone": lambda: vmap(
+            lambda nu: constraint(ridge=0.0)(basis, **(given | {"coefficients": {"nu": nu}}))[0]
+        )(given["coefficients"]["nu"][None]),
+        "gradients": lambda: vmap(grad(lambda b: constraint()(b, **given)[0].sum()))(basis[None]),
+        "program": lambda: vmap(lambda u: QPConstraint(BOX, inequalities=lambda v: -v)(u)[0])(u[None]),
+    }
+    for name, call in mapped.items():
+        with pytest.raises(ArgumentError, match=r"samples of torch\.func\.vmap.*flatten"):
+            pytest.fail(f"{name}: {call()}")
+    # These map over directions only, of which the values know nothing.
+    small = functions(2, (7, 8))
+
+    def layer(basis: Tensor) -> Tensor:
+        return constraint(ridge=1e-2)(basis, **arguments(num_x=8))[0].mean(dim=(1, 2, 3))
+
+    torch.testing.assert_close(jacfwd(layer)(small), jacrev(layer)(small), rtol=1e-9, atol=1e-11)
+
+
+PARTS, BOUNDED = Partition(DOMAIN, (1, 2)), QPConstraint(BOX, inequalities=lambda v, least: least - v)
+COMBINATIONS = {
+    "least squares": constraint(),
+    "experts": MixtureOfExperts(constraint(), PARTS),
+    "coupled experts": MixtureOfExperts(constraint(), PARTS, interface=Coupled()),
+}
+PROGRAMS: dict[str, Layer] = {
+    "program": lambda u: QPConstraint(BOX, inequalities=lambda v: -v)(u)[0],
+    "program with data": lambda u: BOUNDED(u, u[:, 0, 0, 0])[0],
+}
+
+
+@pytest.mark.parametrize("name", PROJECTIONS | PROGRAMS)
+def test_an_empty_batch_stays_one_and_has_gradients(monkeypatch, name):
+    monkeypatch.setitem(globals(), "TOTALS", TOTALS[:0])
+    u = torch.zeros(0, 2, 4, 5, dtype=torch.float64, requires_grad=True)
+    v = (PROJECTIONS | PROGRAMS)[name](u)
+    assert v.shape == u.shape
+    v.sum().backward()
+    assert u.grad.shape == u.shape
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_an_empty_batch_of_functions_has_gradients(name):
+    given = {kind: {key: value[:0] for key, value in values.items()} for kind, values in arguments().items()}
+    basis = functions()[:0].requires_grad_()
+    u, info = COMBINATIONS[name](basis, **given)
+    assert u.shape == (0, 1, *basis.shape[2:])
+    assert len(info.status) == 0
+    u.sum().backward()
+    assert basis.grad.shape == basis.shape
 
 
 def cases_in(dtype: torch.dtype, generator) -> list[tuple[nn.Module, list, dict]]:

@@ -222,6 +222,14 @@ class TestFailure:
         # Very small ones are not always proved, but never called a solution.
         assert (info.status == Status.INFEASIBLE).all() if gap > 1e-3 else not info.converged.any()
 
+    def test_a_batch_that_fails_as_a_whole_still_has_a_backward_pass(self, generator):
+        program = draw(generator, p=0)
+        program["G"][:, 1], program["h"][:, 1] = -program["G"][:, 0], -program["h"][:, 0] - 1.0
+        x, info = solve_qp(**(program | {"f": program["f"].requires_grad_()}))
+        assert not info.converged.any()
+        x[info.converged].sum().backward()
+        assert (program["f"].grad == 0).all()
+
     def test_contradicting_equalities(self, generator):
         program = draw(generator, p=1)
         program["A"], b = program["A"].repeat(1, 2, 1), program["b"]
