@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neuralop_kit.optim.base import real_view
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
 
 
@@ -32,9 +33,12 @@ def sharpness(
 
     Args:
         loss_fn: returns the scalar loss.
-        parameters: real tensors that it depends on.
+        parameters: tensors that it depends on; complex ones count as pairs of reals.
         num_iterations: at most as many as there are weights.
         generator: of the first direction.
+
+    Returns:
+        The two; NaN where loss or gradient are not finite.
 
     >>> weight = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
     >>> largest, smallest = sharpness(lambda: (weight.square() * torch.tensor([1.0, 5.0, -2.0])).sum(), [weight])
@@ -44,19 +48,29 @@ def sharpness(
     parameters = list(parameters)
     with torch.enable_grad():
         gradients = torch.autograd.grad(loss_fn(), parameters, create_graph=True, materialize_grads=True)
-        flat = torch.cat([g.flatten() for g in gradients])
-    sizes = [p.numel() for p in parameters]
+        flat = _flat(gradients)
+    if not flat.isfinite().all():
+        return math.nan, math.nan
 
     def times(v: Tensor) -> Tensor:
         if not flat.requires_grad:
             return torch.zeros_like(v)
-        found = torch.autograd.grad(flat, parameters, v.to(flat.dtype), retain_graph=True, materialize_grads=True)
-        return torch.cat([g.flatten() for g in found]).double()
+        return _flat(
+            torch.autograd.grad(flat, parameters, v.to(flat.dtype), retain_graph=True, materialize_grads=True)
+        ).double()
 
     device = torch.device("cpu") if generator is None else generator.device
-    start = torch.randn(sum(sizes), generator=generator, dtype=torch.float64, device=device).to(flat.device)
-    values = torch.linalg.eigvalsh(_lanczos(times, start, num_iterations))
+    start = torch.randn(len(flat), generator=generator, dtype=torch.float64, device=device).to(flat.device)
+    matrix = _lanczos(times, start, num_iterations)
+    if not matrix.isfinite().all():
+        return math.nan, math.nan
+    values = torch.linalg.eigvalsh(matrix)
     return values[-1].item(), values[0].item()
+
+
+def _flat(gradients: Sequence[Tensor]) -> Tensor:
+    """All gradients as one real vector."""
+    return torch.cat([real_view(g).flatten() for g in gradients])
 
 
 def _lanczos(times: Callable[[Tensor], Tensor], start: Tensor, num_iterations: int) -> Tensor:
@@ -85,6 +99,8 @@ def _lanczos(times: Callable[[Tensor], Tensor], start: Tensor, num_iterations: i
 def effective_rank(matrix: Tensor) -> float:
     """``exp(-sum_i p_i log p_i)`` with ``p = s / sum s``: n for n equal singular values, 1 for a single one.
 
+    NaN where the matrix is not finite.
+
     Args:
         matrix: ``(rows, columns)``; of weights, or of activations with their mean taken off.
 
@@ -92,26 +108,31 @@ def effective_rank(matrix: Tensor) -> float:
     5.0
     """
     shares = _singular_values(matrix)
-    shares = shares[shares > 0] / shares.sum()
+    shares = shares[shares != 0] / shares.sum()
     return torch.exp(-(shares * shares.log()).sum()).item() if len(shares) else 0.0
 
 
 def stable_rank(matrix: Tensor) -> float:
-    """``|W|_F^2 / s_1^2``: at most the rank, and continuous."""
+    """``|W|_F^2 / s_1^2``: at most the rank, and continuous; NaN where the matrix is not finite."""
     s = _singular_values(matrix)
-    return (s.square().sum() / s[0].square()).item() if s[0] > 0 else 0.0
+    return (s.square().sum() / s[0].square()).item() if s.any() else 0.0
 
 
 def _singular_values(matrix: Tensor) -> Tensor:
     if matrix.ndim != 2:
         raise ShapeError(f"expected a matrix, got shape {tuple(matrix.shape)}; flatten all axes but one")
+    if not matrix.isfinite().all():
+        # A network that has diverged is to have a row in the table all the same.
+        return torch.full((1,), math.nan, dtype=torch.float64)
     return torch.linalg.svdvals(matrix.detach().to(torch.promote_types(matrix.dtype, torch.float64)))
 
 
 def sparsity(parameters: Sequence[Tensor], *, threshold: float = 0.01) -> float:
     """Share of the weights below ``threshold`` times the largest one of their tensor, in [0, 1]."""
-    small = sum(int((p.detach().abs() < threshold * p.detach().abs().max()).sum()) for p in parameters)
-    return small / sum(p.numel() for p in parameters)
+    sizes = [p.detach().abs() for p in parameters if p.numel()]
+    if not sizes:
+        raise ArgumentError("expected weights, got none; give those of the network")
+    return sum(int((size < threshold * size.max()).sum()) for size in sizes) / sum(size.numel() for size in sizes)
 
 
 @dataclass(frozen=True)
@@ -167,7 +188,7 @@ def opposing_signals(
             found = torch.autograd.grad(
                 value, parameters, retain_graph=True, create_graph=create_graph, materialize_grads=True
             )
-            return torch.cat([g.flatten() for g in found])
+            return _flat(found)
 
     up, down = gradient(losses[rising].mean()), gradient(losses[falling].mean())
     whole = gradient(losses.mean(), create_graph=True)
@@ -201,6 +222,7 @@ def frequency_errors(prediction: Tensor, target: Tensor) -> Tensor:
             f"expected two fields (batch, channel, *space) of one shape, got {tuple(prediction.shape)} and "
             f"{tuple(target.shape)}; a single field still needs both axes: u[None, None]"
         )
+    prediction, target = (f.to(torch.promote_types(f.dtype, torch.float32)) for f in (prediction, target))
     space = target.shape[2:]
     axes = list(range(2, target.ndim))
     powers = [torch.fft.fftn(f, dim=axes).abs().square().sum(dim=(0, 1)) for f in (prediction - target, target)]

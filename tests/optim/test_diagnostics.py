@@ -63,6 +63,32 @@ def test_a_linear_loss_is_flat():
     assert sharpness(lambda: weight.sum(), [weight]) == (0.0, 0.0)
 
 
+def test_complex_weights_are_pairs():
+    weight = nn.Parameter(torch.ones(3, dtype=torch.complex128))
+
+    def loss() -> torch.Tensor:
+        return 3 * weight.real.square().sum() - 5 * weight.imag.square().sum()
+
+    assert sharpness(loss, [weight]) == pytest.approx((6.0, -10.0))
+
+    def losses() -> torch.Tensor:
+        return torch.stack([weight.real.sum(), weight.imag.sum()])
+
+    found = opposing_signals(losses, [weight], torch.tensor([2.0, 1.0]).double(), fraction=0.5)
+    assert found.cosine == pytest.approx(0.0, abs=1e-12)
+
+
+def test_what_has_diverged_is_nan():
+    weight = nn.Parameter(torch.tensor([1.0, math.nan]))
+    assert all(map(math.isnan, sharpness(lambda: weight.square().sum(), [weight])))
+    # A finite gradient whose derivative is not.
+    root = nn.Parameter(torch.zeros(2))
+    assert all(map(math.isnan, sharpness(lambda: root.abs().pow(1.5).sum(), [root])))
+    matrix = torch.tensor([[1.0, math.inf]])
+    assert math.isnan(effective_rank(matrix))
+    assert math.isnan(stable_rank(matrix))
+
+
 def test_ranks_of_known_matrices():
     assert effective_rank(torch.eye(6)) == pytest.approx(6, abs=1e-9)
     assert effective_rank(torch.outer(torch.arange(4.0), torch.ones(3))) == pytest.approx(1, abs=1e-5)
@@ -77,6 +103,9 @@ def test_ranks_of_known_matrices():
 
 def test_sparsity_counts_small_weights():
     assert sparsity([torch.tensor([1.0, 0.001, -0.5, 0.0]), torch.tensor([10.0, 0.05])]) == 0.5
+    assert sparsity([torch.zeros(0, 3), torch.tensor([1.0, 0.0])]) == 0.5
+    with pytest.raises(ArgumentError, match="weights"):
+        sparsity([])
 
 
 def test_opposing_groups_are_found():
@@ -100,6 +129,30 @@ def test_opposing_groups_are_found():
     assert found.share == pytest.approx((4.7**2 + 5.3**2) / 400 / 0.09)
 
 
+def test_opposing_signals_are_blocks_of_the_gram_matrix():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    x, y = torch.randn(20, 2).double(), torch.randn(20, 1).double()
+    weights = list(model.parameters())
+
+    def losses() -> torch.Tensor:
+        return (model(x) - y).square().squeeze(1)
+
+    before = losses().detach()
+    with torch.no_grad():
+        for weight in weights:
+            weight.add_(0.1 * torch.randn_like(weight))
+    found = opposing_signals(losses, weights, before, fraction=0.1)
+    gradients = [torch.autograd.grad(value, weights, retain_graph=True) for value in losses()]
+    rows = torch.stack([torch.cat([part.flatten() for part in gradient]) for gradient in gradients])
+    gram = rows @ rows.T
+    up, down, across = (
+        gram[i][:, j].mean() for i, j in [(found.rising,) * 2, (found.falling,) * 2, (found.rising, found.falling)]
+    )
+    assert found.cosine == pytest.approx((across / (up * down).sqrt()).item(), abs=1e-12)
+    assert found.share == pytest.approx(((up + down) / 100 / gram.mean()).item(), rel=1e-12)
+
+
 def test_samples_that_agree_do_not_oppose():
     # Negative control: one common target.
     weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
@@ -118,6 +171,17 @@ def test_frequency_errors_separate_the_modes(shape):
     assert errors[1].item() == pytest.approx(0.1)
     assert errors[3].item() == pytest.approx(0.6)
     assert errors[[0, 2, 4]].isnan().all()
+
+
+def test_frequency_errors_are_sums_over_shells():
+    target, error = torch.randn(2, 3, 2, 12, 9, generator=generator(), dtype=torch.float64)
+    lines = torch.meshgrid(torch.fft.fftfreq(12, 1 / 12), torch.fft.fftfreq(9, 1 / 9), indexing="ij")
+    shell = ((lines[0] ** 2 + lines[1] ** 2).sqrt() + 0.5).floor()
+    powers = [torch.fft.fft2(field).abs().square().sum(dim=(0, 1)) for field in (error, target)]
+    expected = [(powers[0][shell == k].sum() / powers[1][shell == k].sum()).sqrt() for k in range(5)]
+    torch.testing.assert_close(frequency_errors(target + error, target), torch.stack(expected), rtol=1e-12, atol=0)
+    half = frequency_errors((target + error).half(), target.half())
+    torch.testing.assert_close(half.double(), torch.stack(expected), rtol=1e-2, atol=0)
 
 
 def test_forgetting_is_a_factor():

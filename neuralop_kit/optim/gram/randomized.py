@@ -7,7 +7,15 @@ from torch import Tensor
 
 from neuralop_kit.optim.gram.engines import Engine, Linearization
 from neuralop_kit.optim.gram.jacobian import LowRankJacobian
-from neuralop_kit.optim.gram.residual import ResidualFunction, Weights, check_graph, finite, joined, residual_blocks
+from neuralop_kit.optim.gram.residual import (
+    ResidualFunction,
+    Weights,
+    check_graph,
+    finite,
+    finite_jacobian,
+    joined,
+    residual_blocks,
+)
 from neuralop_kit.optim.gram.vjp import flat_rows, real_size
 from neuralop_kit.solvers.errors import ArgumentError
 
@@ -72,7 +80,7 @@ class Randomized(Engine):
         for _ in range(self.power_iterations):
             basis = _orthonormal(products.transposed_times(_orthonormal(products.times(basis))))
         eps = torch.finfo(products.rows.dtype).eps
-        left = products.times(basis)
+        left = finite_jacobian(products.times(basis))
         return r, LowRankJacobian(left, basis, factor_eps=eps, memory_budget=self.memory_budget)
 
 

@@ -39,6 +39,8 @@ def residual_blocks(value: ResidualValue, weights: Weights) -> dict[str, Tensor]
         )
     if weights and weights.keys() != value.keys():
         raise ArgumentError(f"expected weights for {sorted(value)}, got {sorted(weights)}; give one for each block")
+    if not value:
+        raise ArgumentError("expected at least one block of residuals, got an empty dict; return the residuals")
     blocks = {}
     for name, block in value.items():
         for part, rows in _components(name, block):
@@ -53,7 +55,11 @@ def _components(name: str, block: Tensor) -> list[tuple[str, Tensor]]:
         raise ArgumentError(
             f"expected real floating residuals in {name!r}, got {kind}; complex ones go through torch.view_as_real"
         )
-    if block.ndim == 0 or block.numel() == 0:
+    if block.ndim and block.numel() == 0:
+        raise ShapeError(
+            f"expected residuals in {name!r}, got none, shape {tuple(block.shape)}; leave the block and its weight out"
+        )
+    if block.ndim == 0:
         raise ShapeError(
             f"expected a residual vector in {name!r}, got shape {tuple(block.shape)}; "
             "return the signed residuals themselves, not their sum of squares"
@@ -87,6 +93,18 @@ def finite(r: Tensor) -> Tensor:
             f"expected finite residuals, got {bad} of {len(r)} rows with NaN or infinity; shorten the step"
         )
     return r
+
+
+def finite_jacobian(matrix: Tensor) -> Tensor:
+    """``matrix``, or a :class:`NonFiniteError`: derivatives may be NaN where the residual is not, as of a root at 0."""
+    # A sum needs no memory, and is finite unless something in it is not, or overflows.
+    if not matrix.sum().isfinite() and not matrix.isfinite().all():
+        bad = int((~matrix.isfinite()).any(dim=1).sum())
+        raise NonFiniteError(
+            f"expected finite derivatives of the residual, got {bad} of {len(matrix)} rows with NaN or infinity; "
+            "keep roots and norms away from zero"
+        )
+    return matrix
 
 
 def check_weights(weights: Weights) -> None:

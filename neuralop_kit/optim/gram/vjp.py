@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from neuralop_kit.optim.base import real_view
+from neuralop_kit.optim.gram.residual import finite_jacobian
 
 
 def real_size(parameter: Tensor) -> int:
@@ -21,12 +22,16 @@ def flat_vjp(rows: Tensor, parameters: Sequence[Tensor], cotangents: Tensor) -> 
 
 
 def dense_jacobian(rows: Tensor, parameters: Sequence[Tensor], *, memory_budget: int) -> Tensor:
-    """The Jacobian ``(rows, parameters)`` of a vector with a graph; batches of passes within the budget."""
+    """The Jacobian ``(rows, parameters)`` of a vector with a graph; batches of passes within the budget.
+
+    Raises:
+        NonFiniteError: a derivative is not finite.
+    """
     num_columns = sum(map(real_size, parameters))
     by_rows = len(rows) <= 2 * num_columns
     # A batched pass also holds activations for each of its members: some tens of numbers per row.
     batch = max(memory_budget // (8 * (num_columns + 64 * len(rows))), 1)
-    return _by_rows(rows, parameters, batch) if by_rows else _by_columns(rows, parameters, batch)
+    return finite_jacobian((_by_rows if by_rows else _by_columns)(rows, parameters, batch))
 
 
 def _by_rows(rows: Tensor, parameters: Sequence[Tensor], batch: int) -> Tensor:
