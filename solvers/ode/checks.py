@@ -23,6 +23,12 @@ def check_slope(slope: Tensor, y: Tensor, name: str = "field(t, y)") -> None:
     refuse_vmap(slope)
 
 
+def check_tensor(x: object, name: str) -> None:
+    """Lists of numbers have neither dtype nor device."""
+    if not isinstance(x, Tensor):
+        raise ArgumentError(f"expected {name} to be a tensor, got {type(x).__name__}; give torch.tensor(...)")
+
+
 def refuse_vmap(x: Tensor) -> None:
     """Step sizes follow from values, which a tensor has not got whose samples torch.func.vmap hides.
 

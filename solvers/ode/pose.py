@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
-from neuralop_kit.solvers.ode.checks import refuse_transforms, refuse_vmap
+from neuralop_kit.solvers.ode.checks import check_tensor, refuse_transforms, refuse_vmap
 from neuralop_kit.solvers.ode.control import CONTROLS, StepControl
 from neuralop_kit.solvers.ode.controllers import FixedStep, Floats, PIController, StepController
 from neuralop_kit.solvers.ode.host import read
@@ -36,6 +36,7 @@ def pose(
     min_step: float,
 ) -> Problem:
     """The arguments of ``odeint``, checked; the last time may be infinite."""
+    check_tensor(t, "t")
     check_state(y0)
     check_precision(y0, rtol)
     refuse_vmap(t)
@@ -56,6 +57,7 @@ def pose(
 
 def check_state(y0: Tensor) -> None:
     """A batch of real numbers."""
+    check_tensor(y0, "y0")
     if y0.ndim == 0:
         raise ShapeError(
             f"expected a state of shape (batch, ...), got {tuple(y0.shape)}; one sample needs its axis too"

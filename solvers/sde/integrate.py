@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
-from neuralop_kit.solvers.ode.checks import check_slope, refuse_transforms, refuse_vmap
+from neuralop_kit.solvers.ode.checks import check_slope, check_tensor, refuse_transforms, refuse_vmap
 from neuralop_kit.solvers.ode.control import CONTROLS, StepControl
 from neuralop_kit.solvers.ode.controllers import FixedStep, PIController, StepController
 from neuralop_kit.solvers.ode.empty import solve_nothing
@@ -94,6 +94,7 @@ def sdeint(
     >>> solution.ys.shape, round(solution.ys[-1].mean().item(), 1)
     (torch.Size([3, 100, 1]), 0.4)
     """
+    check_tensor(t, "t")
     check_state(y0)
     check_numbers(rtol=rtol, atol=atol, first_step=first_step, max_steps=max_steps)
     method, control = named(METHODS, method, "method"), named(CONTROLS, control, "control")

@@ -21,6 +21,7 @@ from neuralop_kit.solvers.ode import (
     odeint,
     odeint_event,
 )
+from neuralop_kit.solvers.sde import sdeint
 from neuralop_kit.solvers.status import Status
 from tests.solvers.ode.problems import END, F64, START, VanDerPol, several_starts, times
 
@@ -345,3 +346,10 @@ def test_states_without_components_and_other_empty_solves():
     found = odeint_event(VanDerPol(), START[:0], times(0, 1), lambda t, y: y[:, 0])
     assert found.t.shape == found.found.shape == (0,)
     assert found.y.shape == (0, 2)
+
+
+def test_lists_are_no_tensors():
+    for solve in (odeint, lambda f, y, t: sdeint(f, f, y, t)):
+        for y0, t in ((START, [0.0, 1.0]), (START.tolist(), times(0, 1))):
+            with pytest.raises(ArgumentError, match=r"expected .* to be a tensor, got list; "):
+                solve(VanDerPol(), y0, t)
