@@ -84,6 +84,8 @@ class GaussianRandomField:
             raise ArgumentError("expected tau > 0 with zero_mean=False, got 0; the constant mode would be infinite")
         if sigma is None and tau == 0:
             raise ArgumentError("expected sigma with tau=0, got None; the default tau^(alpha - d/2) needs tau > 0")
+        if sigma is not None and not math.isfinite(sigma):
+            raise ArgumentError(f"expected a finite sigma, got {sigma}; it multiplies the field")
         self.alpha = float(alpha)
         self.tau = float(tau)
         self.sigma = float(tau ** (alpha - domain.num_dims / 2) if sigma is None else sigma)

@@ -1,5 +1,6 @@
 """Linear advection: transport without change of shape."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -40,6 +41,8 @@ class Advection(SpectralStepper):
             raise ArgumentError(
                 f"expected one velocity per axis ({domain.num_dims}), got {tuple(velocity)}; give one each"
             )
+        if not all(map(math.isfinite, velocity)):
+            raise ArgumentError(f"expected finite velocities, got {tuple(velocity)}; correct them")
         self.velocity = tuple(float(c) for c in velocity)
 
     def linear(self, grid: SpectralGrid) -> Tensor:

@@ -1,5 +1,7 @@
 """Compressible flow: sound, shocks, contacts; with viscosity or without."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -119,7 +121,7 @@ class CompressibleNavierStokes(CompressibleEuler):
         walls: EndCells | None = None,
     ) -> None:
         super().__init__(domain, dt=dt, gamma=gamma, mach=mach, cfl=cfl, limiter=limiter, riemann=riemann, walls=walls)
-        if shear_viscosity < 0 or bulk_viscosity < 0:
+        if not (0 <= shear_viscosity < math.inf and 0 <= bulk_viscosity < math.inf):
             raise ArgumentError(f"expected viscosities >= 0, got {shear_viscosity} and {bulk_viscosity}; correct them")
         self.shear_viscosity, self.bulk_viscosity = float(shear_viscosity), float(bulk_viscosity)
 

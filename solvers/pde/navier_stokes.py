@@ -79,7 +79,7 @@ class NavierStokes2D(SpectralStepper):
         method: ExponentialMethod | None = None,
     ) -> None:
         super().__init__(domain, dt=dt, num_substeps=num_substeps, method=method)
-        if viscosity < 0 or drag < 0:
+        if not (0 <= viscosity < math.inf and 0 <= drag < math.inf):
             raise ArgumentError(f"expected viscosity >= 0 and drag >= 0, got {viscosity} and {drag}; correct them")
         self.viscosity = float(viscosity)
         self.drag = float(drag)

@@ -1,5 +1,6 @@
 """Two substances that react and diffuse: the equations of Turing patterns."""
 
+import math
 from abc import abstractmethod
 
 import torch
@@ -37,7 +38,7 @@ class TwoSpecies(SpectralStepper):
         method: ExponentialMethod | None = None,
     ) -> None:
         super().__init__(domain, dt=dt, num_substeps=num_substeps, method=method)
-        if len(diffusivities) != 2 or min(diffusivities) <= 0:
+        if len(diffusivities) != 2 or not all(0 < d < math.inf for d in diffusivities):
             raise ArgumentError(f"expected two positive diffusivities, got {diffusivities}; correct them")
         self.diffusivities = (float(diffusivities[0]), float(diffusivities[1]))
 
