@@ -315,6 +315,33 @@ def test_without_the_check_coupled_rows_would_be_wrong(monkeypatch):
     assert (jacobian.dense() - explicit(function, parameters)).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("engine", [Ghost, Automatic])
+def test_a_start_at_the_solution_is_not_taken_for_other_residuals(engine):
+    # Two runs of the same function may round differently, and here there is nothing else.
+    torch.manual_seed(0)
+    model, x = mlp()
+    values, generator = model(x).detach(), torch.Generator().manual_seed(0)
+
+    def residual(noise: float) -> Tensor:
+        return (model(x) - values).squeeze(1) + noise * torch.randn(9, generator=generator, **DOUBLE)
+
+    engine().linearize(lambda: residual(1e-16), list(model.parameters()), None)
+    with pytest.raises(ArgumentError, match="same residual from two calls"):
+        engine().linearize(lambda: residual(1e-10), list(model.parameters()), None)
+
+
+def test_a_jacobian_of_rounding_is_not_taken_for_coupled_rows():
+    torch.manual_seed(0)
+    model, x = mlp()
+    parameters = list(model.parameters())
+
+    def cancelling() -> Tensor:
+        return (0.7 * model(x) - sum(0.1 * model(x) for _ in range(7))).squeeze(1) + 1.0
+
+    _, jacobian = Ghost().linearize(cancelling, parameters, None)
+    assert 0 < jacobian.dense().abs().max() < 1e-14
+
+
 # ---- which way the Gram matrix is made
 
 

@@ -40,6 +40,10 @@ class Piece(ABC):
         What is lost is what a rounding of J changes.
         """
 
+    @abstractmethod
+    def size(self) -> float:
+        """Norm of the block, of what is added up to it before anything cancels: its rounding is relative to that."""
+
     def own_rows(self, start: int, stop: int) -> slice:
         """The rows ``start`` to ``stop`` of J, as far as they are here, counted from the first one here."""
         return slice(max(start - self.rows.start, 0), max(min(stop, self.rows.stop) - self.rows.start, 0))
@@ -68,6 +72,10 @@ class MatrixPiece(Piece):
         """Product."""
         matrix = self.matrix.to(torch.promote_types(self.matrix.dtype, torch.float32))
         return matrix.T @ w.to(matrix.dtype)
+
+    def size(self) -> float:
+        """Nothing is added up."""
+        return self.matrix.norm().item()
 
 
 class OuterPiece(Piece):
@@ -104,6 +112,10 @@ class OuterPiece(Piece):
         inputs = self.inputs.to(torch.promote_types(self.inputs.dtype, torch.float32)).flatten(0, 1)
         weighted = (self.cotangents * w.to(inputs.dtype).view(-1, 1, 1)).flatten(0, 1)
         return (weighted.T @ inputs).flatten()
+
+    def size(self) -> float:
+        """``|sum_t |g_bt| |a_bt||`` over rows."""
+        return (self.inputs.norm(dim=2) * self.cotangents.norm(dim=2)).sum(dim=1).norm().item()
 
     def ghost_products(self, other: "OuterPiece") -> Tensor:
         """``<row_b, row_c> = sum_ts (g_bt . g_cs)(a_bt . a_cs)``, nothing multiplied out."""
