@@ -8,9 +8,14 @@ import torch
 from torch import Tensor
 
 from neuralop_kit.solvers.flexible_gmres import flexible_gmres
+from neuralop_kit.solvers.ode.checks import refuse_transforms
+from neuralop_kit.solvers.ode.control import PerSample
 from neuralop_kit.solvers.ode.method import Field
 
 LinearMap = Callable[[Tensor], Tensor]
+
+# A residual above this share of the right-hand side is no solution.
+FAR = 1e-3
 
 
 class LinearSolver(ABC):
@@ -46,12 +51,18 @@ class DenseLU(LinearSolver):
 class Krylov(LinearSolver):
     """Restarted GMRES on products ``J v``, which forward derivatives give without a matrix: for fields on grids.
 
-    Gradients are those of the exact solution, by one solve with the transposed operator.
+    A sample whose system is far from solved, with a relative residual above 1e-3 after all iterations, gets NaN: its
+    step is rejected, and a shorter one has an easier system. Gradients are those of the exact solution, by one solve
+    with the transposed operator. In forward mode take :class:`DenseLU`.
 
     Args:
-        rtol: relative residual; what is left of it adds to the error of a step.
+        rtol: relative residual, not below ten times the rounding of the state; what is left of it adds to the error of
+            a step.
         restart: directions kept.
         max_iterations: products per system.
+
+    Raises:
+        ArgumentError: a transform of ``torch.func`` looks on.
     """
 
     def __init__(self, *, rtol: float = 1e-8, restart: int = 30, max_iterations: int = 300) -> None:
@@ -59,6 +70,7 @@ class Krylov(LinearSolver):
 
     def prepare(self, field: Field, t: Tensor, y: Tensor, scale: Tensor) -> LinearMap:
         """See the base class."""
+        refuse_transforms("Krylov()")
 
         def operator(x: Tensor) -> Tensor:
             return x - scale * torch.func.jvp(lambda u: field(t, u), (y,), (x,))[1]
@@ -71,16 +83,19 @@ class Krylov(LinearSolver):
 
         def solve(b: Tensor) -> Tensor:
             with torch.no_grad():
-                x = self._gmres(operator, b)
+                x, is_near = self._gmres(operator, b)
+                x = torch.where(PerSample().spread(is_near, x.ndim), x, torch.nan)
             if not torch.is_grad_enabled():
                 return x
-            return _Attached.apply(x, b - operator(x), lambda g: self._gmres(transposed, g))
+            return _Attached.apply(x, b - operator(x), lambda g: self._gmres(transposed, g)[0])
 
         return solve
 
-    def _gmres(self, operator: LinearMap, b: Tensor) -> Tensor:
-        x, _ = flexible_gmres(operator, b, rtol=self.rtol, restart=self.restart, max_iterations=self.max_iterations)
-        return x
+    def _gmres(self, operator: LinearMap, b: Tensor) -> tuple[Tensor, Tensor]:
+        """A solution, and which samples have one."""
+        rtol = max(self.rtol, 10 * torch.finfo(b.dtype).eps)
+        x, info = flexible_gmres(operator, b, rtol=rtol, restart=self.restart, max_iterations=self.max_iterations)
+        return x, info.residual_norm <= max(rtol, FAR)
 
 
 class _Attached(torch.autograd.Function):

@@ -24,6 +24,7 @@ from neuralop_kit.solvers.ode import (
     odeint,
 )
 from neuralop_kit.solvers.ode.linear import jacobian_of
+from neuralop_kit.solvers.status import Status
 from tests.solvers.ode.problems import F64, START, Network, VanDerPol, several_starts, times
 from tests.solvers.ode.test_gradients import distance, gradients
 from tests.solvers.ode.trees import residual
@@ -177,6 +178,45 @@ def test_matrix_free_is_dense(method, control):
 
     for ours, expected in zip(run(Krylov(rtol=1e-12)), run(DenseLU()), strict=True):
         assert ((ours - expected).abs().max() / expected.abs().max()) < 1e-8
+
+
+def test_steps_whose_systems_are_not_solved_are_no_silent_error():
+    """Two products are not enough where the field pulls hard on many components: no step to the end is accepted."""
+    rates = torch.logspace(0, 5, 8, dtype=F64)
+
+    def field(t, u):
+        return -rates * (u - torch.cos(t))
+
+    def status(max_iterations):
+        method = Rodas5P(linear=Krylov(max_iterations=max_iterations))
+        options = {"rtol": 1e-2, "atol": 1e-2, "max_steps": 3, "first_step": 1.0}
+        return odeint(field, torch.ones(1, 8, dtype=F64), times(0, 1), method=method, **options).stats.status.item()
+
+    assert status(30) == Status.CONVERGED
+    assert status(2) == Status.MAX_ITERATIONS
+
+
+def test_far_and_near_solutions():
+    """Negative control: the same products are enough where the matrix is near the identity."""
+    y, b = torch.randn(2, 16, dtype=F64), torch.randn(2, 16, dtype=F64)
+    solve = Krylov(max_iterations=5).prepare(lambda t, u: u.roll(1, -1) - 2 * u, times(0), y, times(5.0, 1e-2)[:, None])
+    x = solve(b)
+    assert x[0].isnan().all()
+    exact = DenseLU().prepare(lambda t, u: u.roll(1, -1) - 2 * u, times(0, 0)[:, None], y, times(5.0, 1e-2)[:, None])(b)
+    assert (x[1] - exact[1]).abs().max() < 1e-6
+
+
+def test_matrix_free_solves_in_single_precision():
+    """The default residual of 1e-8 is below its rounding."""
+    y, b = torch.randn(2, 16), torch.randn(2, 16)
+    field, t, scale = lambda t, u: 30 * torch.sin(u.roll(1, -1)), torch.zeros(2, 1), torch.ones(2, 1)
+    x, exact = (linear.prepare(field, t, y, scale)(b) for linear in (Krylov(), DenseLU()))
+    assert ((x - exact).norm() / exact.norm()) < 1e-3
+
+
+def test_matrix_free_says_that_it_has_no_forward_mode():
+    with pytest.raises(ArgumentError, match="Krylov"):
+        torch.func.jvp(lambda y: odeint(FIELD, y, times(0, 1), method=Rodas5P(linear=Krylov())).ys, (START,), (START,))
 
 
 @pytest.mark.parametrize("method", [Rosenbrock23(), Rodas5P(), KenCarp4()], ids=STIFF)
