@@ -15,11 +15,11 @@ from neuralop_kit.solvers.ode.controllers import FixedStep, PIDController, StepC
 from neuralop_kit.solvers.ode.logbook import Flown, FlownRows, Waiting
 from neuralop_kit.solvers.ode.method import Method
 from neuralop_kit.solvers.ode.record import Outputs
-from neuralop_kit.solvers.ode.trial import Stepper, compiled, take_step
+from neuralop_kit.solvers.ode.trial import SMALL, Stepper, compiled, take_step
 from neuralop_kit.solvers.status import Status
 
-# Trial steps in one call, where the call costs more than what it computes: states of at most so many numbers.
-BURST, SMALL = 4, 2**14
+# Trial steps in one call of a small state, where the call costs more than what it computes.
+BURST = 4
 
 
 class Aloft(NamedTuple):

@@ -17,8 +17,8 @@ Tolerance = float | Tensor
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-# Numbers in a vector of a CPU, about.
-VECTOR = 8
+# Numbers in a vector of a CPU, about, and in a state that takes less time to compute with than a call takes.
+VECTOR, SMALL = 8, 2**14
 
 
 class Trial(NamedTuple):
@@ -78,12 +78,13 @@ def compiled(
 ) -> Callable[Arguments, Result]:
     """The compiled function for states like ``y``; one per kind of what it runs, so that graphs are found again."""
     is_narrow = y.numel() < VECTOR * control.num_rows(len(y))
-    return _compiled(function, *kinds, on_cpu=y.device.type == "cpu", is_narrow=is_narrow)
+    is_small = y.numel() <= SMALL
+    return _compiled(function, *kinds, on_cpu=y.device.type == "cpu", is_narrow=is_narrow, is_small=is_small)
 
 
 @functools.cache
 def _compiled(
-    function: Callable[Arguments, Result], *kinds: object, on_cpu: bool, is_narrow: bool
+    function: Callable[Arguments, Result], *kinds: object, on_cpu: bool, is_narrow: bool, is_small: bool
 ) -> Callable[Arguments, Result]:
     options: dict[str, str | int | bool | Callable[..., object]] = {}
     if on_cpu:
@@ -93,6 +94,11 @@ def _compiled(
     if on_cpu and is_narrow:
         # Loops over a row would fill a part of a vector, and take longer than numbers one by one.
         options["cpp.simdlen"] = 1
+    if on_cpu and is_small:
+        # Imports the compiler, a second that solvers without one are spared.
+        from neuralop_kit.solvers.ode.keep_little import KeepLittle
+
+        options["custom_partitioner_fn"] = KeepLittle()
     # A graph for each shape and for with and without gradients; torch's own limit of eight is one for all kinds.
     if "isolate_recompiles" in inspect.signature(torch.compile).parameters:
         return torch.compile(  # type: ignore[call-overload]
