@@ -1,5 +1,6 @@
 """Sven, GaussNewton, SPRING and HIG: the contract, the closed forms, the refusals."""
 
+import copy
 import itertools
 import math
 from typing import Any, ClassVar
@@ -322,6 +323,84 @@ def test_predicted_decrease_is_that_of_the_damped_model():
     damping = 0.1 * torch.linalg.matrix_norm(a, 2) ** 2
     w = torch.linalg.solve(a @ a.T + damping * torch.eye(6, dtype=torch.float64), b)
     assert optimizer.info.new_loss == pytest.approx(0.5 * (damping * w).square().sum().item(), rel=1e-12)
+
+
+# ---- steps that cannot improve
+
+
+def regression(num_points: int, dtype: torch.dtype = torch.float64):
+    """|x| by 25 weights, and a count of the calls of its residual function."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1)).to(dtype)
+    x = torch.linspace(-1, 1, num_points, dtype=dtype).unsqueeze(1)
+    calls = []
+    return model, calls, lambda: calls.append(1) or (model(x) - x.abs()).squeeze(1)
+
+
+def least_squares():
+    """A linear residual with more rows than weights: the loss is far from zero where its gradient is."""
+    torch.manual_seed(0)
+    a, b = torch.randn(40, 10, dtype=torch.float64), torch.randn(40, dtype=torch.float64)
+    model = nn.Linear(10, 1, bias=False).double()
+    calls = []
+    return model, calls, lambda: calls.append(1) or model(a).squeeze(1) - b
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [least_squares, lambda: regression(8), lambda: regression(8, torch.float32)],
+    ids=["least squares", "interpolation", "float32"],
+)
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: type(control).__name__)
+def test_steps_at_rounding_try_nothing_and_say_so(problem, control):
+    model, calls, residual = problem()
+    # One that adapts the damping starts from far more.
+    damping = 1e-3 if isinstance(control, AdaptiveHalving) else 1e-9
+    optimizer = GaussNewton(model.parameters(), rtol=0.0, damping=damping, control=control)
+    for _ in range(300):
+        optimizer.step(residual)
+        if optimizer.info.status == "stayed":
+            break
+    before = copy.deepcopy(model.state_dict())
+    calls.clear()
+    optimizer.step(residual)
+    assert (optimizer.info.status, optimizer.info.num_trials, len(calls)) == ("stayed", 0, 1)
+    assert "less than the rounding of the loss" in optimizer.info.reason
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    # It was not stopped before: nothing that a solver finds is better by more than rounding.
+    loss = optimizer.info.loss
+    assert loss < (1e-13 if residual().dtype == torch.float32 else 1e-29) or isinstance(model, nn.Linear)
+
+
+def test_least_squares_at_rounding_are_those_of_lapack():
+    model, _, residual = least_squares()
+    optimizer = GaussNewton(model.parameters())
+    for _ in range(20):
+        optimizer.step(residual)
+    torch.manual_seed(0)
+    a, b = torch.randn(40, 10, dtype=torch.float64), torch.randn(40, dtype=torch.float64)
+    torch.testing.assert_close(model.weight[0].detach(), torch.linalg.lstsq(a, b).solution, rtol=0, atol=1e-8)
+
+
+def test_what_promises_more_than_rounding_is_tried():
+    # Negative control: up the wall of the valley no step is better, and the reason is another one.
+    weight = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+    optimizer = GaussNewton([weight], control=Halving(max_halvings=3))
+    optimizer.step(lambda: torch.where(weight == 1.0, weight, 2.0 + weight))
+    assert (optimizer.info.status, optimizer.info.num_trials) == ("stayed", 4)
+    assert optimizer.info.reason == "no step that was tried lowers the loss"
+
+
+def test_a_filter_too_soft_is_made_harder_and_not_taken_for_the_end():
+    # Damping of all there is, and a residual that stays: a step of 1e-12 promises nothing, Newton's all there is.
+    scales = torch.tensor([1.0, 1e-6, 0.0], dtype=torch.float64)
+    weight = nn.Parameter(torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))
+    optimizer = GaussNewton([weight], rtol=1e-12)
+    optimizer.state[weight]["softness"] = 1.0
+    for _ in range(5):
+        optimizer.step(lambda: scales * weight + torch.tensor([0.0, 1e-6, 1.0], dtype=torch.float64))
+        assert optimizer.info.num_trials <= 2
+    assert weight[1].item() == pytest.approx(-1.0, abs=1e-3)
 
 
 def test_only_a_damping_can_be_adapted_to_the_decrease():

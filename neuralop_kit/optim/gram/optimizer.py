@@ -24,13 +24,13 @@ class StepInfo:
     """What became of the last step.
 
     Args:
-        status: "moved"; "stayed", as no step lowered the loss; or "refused", as the residual was not finite.
+        status: "moved"; "stayed", as no step lowered the loss or could; or "refused", as the residual was not finite.
         loss, new_loss: before and after; ``new_loss`` is NaN where the control did not look.
         step_size: the factor that the control chose.
         rank: number of singular values that the step used.
         num_rows, num_parameters: shape of the Jacobian.
         num_trials: calls of the residual function after the first.
-        reason: of a refusal.
+        reason: of a refusal, or of staying.
     """
 
     status: str
@@ -125,7 +125,7 @@ class GramOptimizer(KitOptimizer):
         self.info = StepInfo(
             status="stayed" if choice.direction is None else "moved", loss=problem.loss, new_loss=choice.loss,
             step_size=choice.size, rank=problem.system.rank, num_rows=problem.jacobian.num_rows,
-            num_parameters=problem.jacobian.num_columns, num_trials=problem.num_trials,
+            num_parameters=problem.jacobian.num_columns, num_trials=problem.num_trials, reason=choice.reason,
         )  # fmt: skip
         problem.accept(choice)
         return torch.tensor(problem.loss, dtype=torch.float64)
@@ -194,6 +194,27 @@ class LinearProblem:
     def slope(self, direction: Tensor) -> float:
         """The derivative of the loss along the direction."""
         return torch.dot(self.r, self.jacobian.times(direction)).item()
+
+    def promises_nothing(self, direction: Tensor) -> bool:
+        """Whether the linear model promises less, at the best size up to one, than the rounding of the loss."""
+        image = self.jacobian.times(direction)
+        slope, curvature = torch.dot(self.r, image).abs(), image.square().sum()
+        size = (slope / curvature.clamp_min(1e-300)).clamp_max(1.0)
+        gain = size * (slope - 0.5 * size * curvature)
+        # Also what is not a number is no promise. All processes must do the same.
+        return not self.optimizer.engine.agreed((gain > self.rounding).double()).item()
+
+    @cached_property
+    def rounding(self) -> Tensor:
+        """Of the loss: ``d |r| / sqrt(rows) + d^2 / 2`` with ``d = eps (|r| + |J theta|)``, the rounding of r.
+
+        That of the weights is in d, as every evaluation has it; errors of rows are taken as independent.
+        """
+        theta = torch.cat([start.flatten().double() for start in self.start])
+        eps = max(self.jacobian.factor_eps, torch.finfo(torch.float64).eps)
+        size = self.r.norm()
+        error = eps * (size + self.jacobian.times(theta).norm())
+        return error * (size / len(self.r) ** 0.5 + 0.5 * error)
 
     def accept(self, choice: Choice) -> None:
         """Move to where the control chose to go, and remember the increment; the linear problem is given up."""
