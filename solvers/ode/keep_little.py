@@ -23,7 +23,8 @@ class KeepLittle(CustomPartitionerFn):
         self, gm: GraphModule, joint_inputs: Sequence[object], **settings: Any
     ) -> tuple[GraphModule, GraphModule]:
         """Cut the graph of values and gradients in two."""
-        with config.patch({f"ban_recompute_{reason}": False for reason in _REASONS}):
+        lifted = {f"ban_recompute_{reason}": False for reason in _REASONS if hasattr(config, f"ban_recompute_{reason}")}
+        with config.patch(lifted):
             return min_cut_rematerialization_partition(gm, joint_inputs, **settings)
 
     def uuid(self) -> str:

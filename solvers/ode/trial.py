@@ -1,5 +1,6 @@
 """A trial step: the increment of a method, and how large its error and the stiffness of the field are there."""
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable
@@ -95,10 +96,11 @@ def _compiled(
         # Loops over a row would fill a part of a vector, and take longer than numbers one by one.
         options["cpp.simdlen"] = 1
     if on_cpu and is_small:
-        # Imports the compiler, a second that solvers without one are spared.
-        from neuralop_kit.solvers.ode.keep_little import KeepLittle
+        # Imports the compiler, a second that solvers without one are spared; other torches may lack this part.
+        with contextlib.suppress(ImportError):
+            from neuralop_kit.solvers.ode.keep_little import KeepLittle
 
-        options["custom_partitioner_fn"] = KeepLittle()
+            options["custom_partitioner_fn"] = KeepLittle()
     # A graph for each shape and for with and without gradients; torch's own limit of eight is one for all kinds.
     if "isolate_recompiles" in inspect.signature(torch.compile).parameters:
         return torch.compile(  # type: ignore[call-overload]

@@ -1,5 +1,7 @@
 """Compiled steps keep little for their gradients, which are the same."""
 
+import sys
+
 import pytest
 import torch
 from torch._dynamo.backends.common import aot_autograd
@@ -52,3 +54,10 @@ def test_large_states_are_left_to_the_compiler(size, keeps_little, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **settings: settings["options"])
     options = trial.compiled(trial.take_step, (object(),), PerSample(), torch.zeros(2, size))
     assert ("custom_partitioner_fn" in options) == keeps_little
+
+
+def test_a_torch_without_such_rules_compiles_as_it_does_by_itself(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: settings["options"])
+    monkeypatch.setitem(sys.modules, "neuralop_kit.solvers.ode.keep_little", None)
+    options = trial.compiled(trial.take_step, (int,), PerSample(), torch.zeros(2, 2))
+    assert "custom_partitioner_fn" not in options
