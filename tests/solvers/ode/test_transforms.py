@@ -34,7 +34,9 @@ def by_rows(function, x):
 
 @pytest.mark.parametrize("transform", [jacrev, jacfwd])
 @pytest.mark.parametrize(
-    "options", [{}, {"control": "joint"}, {"method": Rosenbrock23(), "controller": FixedStep(0.5)}], ids=str
+    "options",
+    [{}, {"control": "joint"}, {"method": Rosenbrock23(), "controller": FixedStep(0.5)}],
+    ids=["per sample", "joint", "stiff"],
 )
 def test_jacobians_by_the_initial_state(transform, options):
     y0 = several_starts(3)
