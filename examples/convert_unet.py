@@ -60,7 +60,8 @@ class Settings:
         kernel: what lies between the taps of converted convolutions.
         resolution: points per axis of the training data; fine-tuning sees twice that as well.
         samples: of the training set; 64 more are for testing.
-        epochs, tune_epochs: passes through the data before and after conversion.
+        epochs: passes through the data before conversion.
+        tune_epochs: the same after it.
         optimizer: its name.
         width: of the network.
         seed: of the data, the weights and the order.

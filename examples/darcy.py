@@ -47,7 +47,8 @@ class Settings:
         epochs: passes through the training data.
         batch_size: samples per step.
         seed: of the data, the weights and the order.
-        data, out: where data and results go.
+        data: folder of the data, which are made there if they are missing.
+        out: folder of the results.
         quick: the setting of `make demo`, a few minutes on two cores.
     """
 

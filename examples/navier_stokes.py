@@ -38,12 +38,15 @@ class Settings:
         samples: trajectories to learn from; 20 more are for testing.
         skip: frames before the first one that is learned, in which the flow forgets how it began.
         steps: of the rollout.
-        width, modes: of the FNO.
-        epochs, batch_size: of the training.
+        width: channels of the FNO.
+        modes: of the FNO, per axis.
+        epochs: passes through the training data.
+        batch_size: samples per step.
         optimizer: its name.
         learning_rate: at the beginning; it falls to zero along a cosine. By default the optimizer's own.
         seed: of data, weights and order.
-        data, out: where data and results go.
+        data: folder of the data, which are made there if they are missing.
+        out: folder of the results.
         quick: a few minutes on two cores.
     """
 

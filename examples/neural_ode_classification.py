@@ -42,8 +42,8 @@ class Settings:
         batch_size: samples per step.
         learning_rate: of Adam.
         tolerance: of the solver, relative and absolute.
-        error_weight, local_weight: of these regularizers at the beginning; a tenth at the end. They go with the
-            tolerance.
+        error_weight: of the error regularizer at the beginning; a tenth at the end. It goes with the tolerance.
+        local_weight: the same for the local regularizer.
         stiffness_weight: of the stiffness regularizer.
         seed: of weights and batches.
         out: where results go.

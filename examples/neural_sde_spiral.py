@@ -38,7 +38,8 @@ class Settings:
         paths: per step.
         learning_rate: of Adam.
         tolerance: of the solver.
-        error_weight, stiffness_weight: of the regularizers; the first one on sums over steps.
+        error_weight: of the error regularizer, on sums over steps.
+        stiffness_weight: of the stiffness regularizer.
         seed: of weights and paths.
         out: where results go.
         compile: trial steps by ``torch.compile``, which takes a quarter of a minute and then saves a third.

@@ -37,11 +37,13 @@ class Settings:
         samples: days to learn from; 10 more are for testing.
         hours: that one step of the operator takes, a divisor of 24.
         width: of the SFNO; it sees a third of the degrees that latitudes can carry.
-        epochs, batch_size: of the training.
+        epochs: passes through the training data.
+        batch_size: samples per step.
         optimizer: its name.
         learning_rate: at the beginning; it falls to zero along a cosine. By default the optimizer's own.
         seed: of data, weights and order.
-        data, out: where data and results go.
+        data: folder of the data, which are made there if they are missing.
+        out: folder of the results.
         quick: a few minutes on two cores.
     """
 
