@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from neuralop_kit.optim import BatchedVJP, GaussNewton, Randomized, Sven
+from neuralop_kit.optim import BatchedVJP, FixedStep, GaussNewton, Ghost, Randomized, Sven
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
 
 
@@ -32,3 +32,18 @@ def test_derivatives_that_are_not_finite_are_refused(make, engine, num_rows):
         weight.fill_(0.1)
     optimizer.step(lambda: weight.square().sum().sqrt() * scales - 1)
     assert optimizer.info.status == "moved"
+
+
+@pytest.mark.parametrize("make", [Sven, GaussNewton, lambda p, **kw: Sven(p, rtol=1e-10, **kw)])
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 8])
+def test_factors_of_derivatives_that_are_not_finite_are_refused(make, num_rows):
+    # No row of J is formed here, and no control looks at the loss.
+    model = nn.Linear(2, 1).double()
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    points = torch.rand(num_rows, 2).double()
+    optimizer = make(model.parameters(), engine=Ghost(), control=FixedStep())
+    optimizer.step(lambda: model(points).squeeze(1).square().sqrt() + 1)
+    assert optimizer.info.status == "refused"
+    assert "finite derivatives" in optimizer.info.reason
+    assert not any(p.any() for p in model.parameters())

@@ -107,6 +107,16 @@ def finite_jacobian(matrix: Tensor) -> Tensor:
     return matrix
 
 
+def finite_product(matrix: Tensor) -> Tensor:
+    """A product of J with itself, or a :class:`NonFiniteError`: of factors, J is not looked at before."""
+    if not matrix.sum().isfinite() and not matrix.isfinite().all():
+        raise NonFiniteError(
+            "expected finite derivatives of the residual, got products of them with NaN or infinity; "
+            "keep roots and norms away from zero"
+        )
+    return matrix
+
+
 def check_weights(weights: Weights) -> None:
     """Raise an :class:`ArgumentError` unless every weight is positive and finite."""
     for name, weight in (weights or {}).items():

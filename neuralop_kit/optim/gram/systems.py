@@ -8,6 +8,7 @@ from torch import Tensor
 from neuralop_kit.optim.gram.eigen import Eigenvectors, eigenvectors
 from neuralop_kit.optim.gram.filters import Damp, Filter, Truncate, filtered
 from neuralop_kit.optim.gram.jacobian import Jacobian, LowRankJacobian
+from neuralop_kit.optim.gram.residual import finite_jacobian, finite_product
 
 # What is below this multiple of the rounding error is noise.
 _SAFETY = 4.0
@@ -39,7 +40,7 @@ class QRSystem(System):
 
     def __init__(self, jacobian: Jacobian) -> None:
         super().__init__(jacobian)
-        matrix = jacobian.dense()
+        matrix = finite_jacobian(jacobian.dense())
         self.is_tall = jacobian.num_rows >= jacobian.num_columns
         self.q, triangle = torch.linalg.qr(matrix if self.is_tall else matrix.T)
         self.u, self.s, self.vh = torch.linalg.svd(triangle if self.is_tall else triangle.T)
@@ -79,7 +80,8 @@ class GramSystem(System):
         self.by_rows = jacobian.num_rows <= jacobian.num_columns
         self.size = min(jacobian.num_rows, jacobian.num_columns)
         self.floor = _SAFETY * max((self.size * _EPS) ** 0.5, jacobian.factor_eps)
-        self._product: Tensor | None = None
+        # At once: a Jacobian that is not finite shows up here, before anything is made of it.
+        self._product: Tensor | None = self._squared()
         self._eigen: Eigenvectors | None = None
         self._largest: Tensor | None = None
 
@@ -116,8 +118,11 @@ class GramSystem(System):
     def _gram(self) -> Tensor:
         """The matrix."""
         if self._product is None:
-            self._product = self.jacobian.gram() if self.by_rows else self.jacobian.normal()
+            self._product = self._squared()
         return self._product
+
+    def _squared(self) -> Tensor:
+        return finite_product(self.jacobian.gram() if self.by_rows else self.jacobian.normal())
 
     def _eigenvectors(self) -> Eigenvectors:
         """Those of this side; eigenvalues are squares of singular values."""
@@ -142,6 +147,9 @@ def factorize(jacobian: Jacobian, rtol: float) -> System:
 
     A Gram matrix is cheapest. Where it is too coarse, a QR factorisation is taken, if J was computed precisely enough
     for that to help and fits the memory budget as a matrix.
+
+    Raises:
+        NonFiniteError: a derivative is not finite.
     """
     if isinstance(jacobian, LowRankJacobian):
         return LowRankSystem(jacobian)
