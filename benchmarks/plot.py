@@ -10,7 +10,7 @@ from benchmarks.report import natural
 def plot_ratios(records: Sequence[Record], path: Path) -> bool:
     """One bar per measurement with its interval, on a logarithmic axis; returns whether a picture was drawn."""
     bars = [
-        (f"{record.name}  {row['measure']}", row["ratio"])
+        (f"{record.name}  {row['measure']}, against {record.config['peer_name']}", row["ratio"])
         for record in sorted(records, key=lambda record: natural(record.name))
         for row in record.rows
         if record.kind == "comparison" and row["ratio"]
@@ -21,7 +21,7 @@ def plot_ratios(records: Sequence[Record], path: Path) -> bool:
         return False
     if not bars:
         return False
-    figure = Figure(figsize=(9, 1.2 + 0.22 * len(bars)), layout="constrained")
+    figure = Figure(figsize=(11, 1.2 + 0.18 * len(bars)), layout="constrained")
     axes = figure.add_subplot()
     values = [ratio["median"] for _, ratio in bars]
     below = [ratio["median"] - ratio["low"] for _, ratio in bars]
@@ -32,7 +32,7 @@ def plot_ratios(records: Sequence[Record], path: Path) -> bool:
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_yticks(range(len(bars)), [label for label, _ in bars], fontsize=7)
-    axes.invert_yaxis()
+    axes.set_ylim(len(bars) - 0.5, -0.5)
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.grid(axis="x", which="both", alpha=0.3)
     axes.set_xlabel("peer's time / ours (right of 1: ours is faster)")
