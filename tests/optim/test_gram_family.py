@@ -409,6 +409,27 @@ def test_only_a_damping_can_be_adapted_to_the_decrease():
         Sven(problem.parameters(), control=LevenbergMarquardt()).step(problem.residual)
 
 
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("num_calls", [1, 2, 3])
+def test_a_residual_that_fails_leaves_the_weights_as_they_were(error: type[BaseException], num_calls: int):
+    problem, calls = Problem(), []
+    optimizer = GaussNewton(problem.parameters(), engine=BatchedVJP(), control=GridSearch(), momentum=0.5)
+    optimizer.step(problem.residual)
+    before = flat(list(problem.parameters()))
+
+    def failing() -> Tensor:
+        calls.append(0)
+        if len(calls) == num_calls:
+            raise error("no solution")
+        return problem.residual()
+
+    with pytest.raises(error, match="no solution"):
+        optimizer.step(failing)
+    assert (flat(list(problem.parameters())) == before).all()
+    optimizer.step(problem.residual)
+    assert optimizer.info.status == "moved"
+
+
 def test_no_gradient_is_no_step():
     weight = nn.Parameter(torch.ones(3, dtype=torch.float64))
     for optimizer in (Sven([weight]), GaussNewton([weight], rtol=0.0), HIG([weight])):

@@ -24,7 +24,8 @@ class StepInfo:
     """What became of the last step.
 
     Args:
-        status: "moved"; "stayed", as no step lowered the loss or could; or "refused", as the residual was not finite.
+        status: "moved"; "stayed", as no step lowered the loss or could; or "refused", as the residual or its
+            derivatives were not finite.
         loss, new_loss: before and after; ``new_loss`` is NaN where the control did not look.
         step_size: the factor that the control chose.
         rank: number of singular values that the step used.
@@ -102,7 +103,8 @@ class GramOptimizer(KitOptimizer):
 
         Args:
             closure: returns the signed residuals, a tensor ``(rows,)`` or a dict of named ones, with their graph; gives
-                the same residuals for the same weights. It is called again for every trial step.
+                the same residuals for the same weights. It is called again for every trial step. What
+                it raises goes through, with the weights as they were.
 
         Returns:
             The loss before the step, a float64 scalar; NaN where the step was refused, with the weights as they were.
@@ -121,7 +123,12 @@ class GramOptimizer(KitOptimizer):
         except NonFiniteError as error:
             self.info = StepInfo("refused", float("nan"), float("nan"), reason=str(error))
             return torch.tensor(float("nan"), dtype=torch.float64)
-        choice = self.control.choose(problem, self.state[problem.parameters[0]])
+        try:
+            choice = self.control.choose(problem, self.state[problem.parameters[0]])
+        except BaseException:
+            # Of a trial that failed nothing may remain, whatever the caller makes of the error.
+            problem.restore()
+            raise
         self.info = StepInfo(
             status="stayed" if choice.direction is None else "moved", loss=problem.loss, new_loss=choice.loss,
             step_size=choice.size, rank=problem.system.rank, num_rows=problem.jacobian.num_rows,
@@ -221,8 +228,8 @@ class LinearProblem:
         # It is the largest thing in memory.
         del self.system, self.jacobian
         if choice.direction is None:
-            for parameter, start in zip(self.parameters, self.start, strict=True):
-                real_view(parameter.data).copy_(start)
+            self.restore()
+            for parameter in self.parameters:
                 # A memory that leads nowhere would do so again in the next step, however soft the filter.
                 self.optimizer.state[parameter].pop("increment", None)
             return
@@ -234,6 +241,11 @@ class LinearProblem:
                 self.optimizer.state[parameter]["increment"] = (choice.size * part).to(
                     state_dtype(real_view(parameter))
                 )
+
+    def restore(self) -> None:
+        """Write the weights as they were before the first trial."""
+        for parameter, start in zip(self.parameters, self.start, strict=True):
+            real_view(parameter.data).copy_(start)
 
     def _previous_increment(self) -> Tensor | None:
         """``mu phi``; None in the first step and without momentum."""
