@@ -28,4 +28,5 @@ def adam_direction(state: State, gradient: Tensor, betas: tuple[float, float], e
     state["moment"].lerp_(gradient, 1 - b1)
     state["square"].lerp_(squared_modulus(gradient), 1 - b2)
     scale = (state["square"] / (1 - b2 ** state["step"])).sqrt_().add_(eps)
-    return state["moment"] / (1 - b1 ** state["step"]) / scale
+    # A complex moment over a number that changes would be compiled anew every step; the scale is real.
+    return state["moment"] / scale.mul_(1 - b1 ** state["step"])

@@ -128,6 +128,7 @@ class DeepMomentum(KitOptimizer):
         if not group["rate"] > 0 or group["width"] < 1:
             raise ArgumentError(f"expected rate > 0 and width >= 1, got {group['rate']} and {group['width']}")
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def init_state(self, parameter: Tensor, group: Group) -> State:
         """Random keys of unit length, and nothing under them."""
         size = _rows(parameter).shape[1]

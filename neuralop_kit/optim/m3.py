@@ -155,8 +155,8 @@ class M3(MatrixOptimizer):
 
     def matrix_state(self, zeros: Tensor, group: Group) -> State:
         """Two memories, the chunk's sum, the slow direction and a real second moment."""
-        names = ("slow", "chunk", "slow_direction")
-        state: State = {"step": 0, "fast": zeros, **{name: torch.zeros_like(zeros) for name in names}}
+        names = ("fast", "slow", "chunk", "slow_direction")
+        state: State = {"step": 0, **{name: torch.zeros_like(zeros) for name in names}}
         if group["second_moment"]:
             state["square"] = torch.zeros_like(squared_modulus(zeros))
         return state

@@ -19,8 +19,8 @@ def complex_view(tensor: Tensor, group: Group) -> Tensor:
             f"expected a trailing axis of 2 in a group with complex_weights=True, got shape {tuple(tensor.shape)}; "
             "put real parameters into a group of their own"
         )
-    # Gradients come with any layout, and only some of them can be viewed.
-    viewable = tensor.storage_offset() % 2 == 0 and tensor.is_contiguous()
+    # Gradients come with any layout, and only some of them can be viewed; compilers do not see where a storage begins.
+    viewable = not torch.compiler.is_compiling() and tensor.storage_offset() % 2 == 0 and tensor.is_contiguous()
     return torch.view_as_complex(tensor if viewable else tensor.clone(memory_format=torch.contiguous_format))
 
 

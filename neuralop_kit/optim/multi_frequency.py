@@ -58,6 +58,8 @@ class MultiFrequency(Optimizer):
         self.param_groups = base.param_groups
         self._count = 0
 
+    # torch traces a step of its optimizers without keeping what it sets on them: the count would stand still.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take in the gradients, and move the groups whose time has come."""
         loss = None

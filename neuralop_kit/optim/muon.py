@@ -72,7 +72,7 @@ class Muon(MatrixOptimizer):
 
     def matrix_state(self, zeros: Tensor, group: Group) -> State:
         """One momentum."""
-        return {"momentum": zeros}
+        return {"momentum": torch.zeros_like(zeros)}
 
     def directions(self, group: Group, gradients: list[Tensor], states: list[State]) -> list[Tensor | None]:
         """Scaled polar factors of the momenta."""

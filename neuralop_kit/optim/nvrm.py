@@ -61,6 +61,8 @@ class NVRM(Optimizer):
         self._count = 0
         self._training = True
 
+    # torch traces a step of its optimizers without keeping what it sets on them: the count would stand still.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of the base on the clean weights, then fresh noise."""
         if self.b == 0.0:

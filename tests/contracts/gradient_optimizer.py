@@ -11,12 +11,14 @@ class TestLion(GradientContract):
         return LionRule(lr, weight_decay)
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.backends.debugging import aot_eager
 
 from neuralop_kit.solvers.errors import ArgumentError
 from tests.contracts.optimizer import OptimizerContract, Problem, as_numpy, assert_same_weights
@@ -28,6 +30,22 @@ class Rule(Protocol):
     def step(self, weight: np.ndarray, gradient: np.ndarray) -> np.ndarray: ...
 
 
+class CountingBackend:
+    """Runs graphs as they are, and counts how often."""
+
+    def __init__(self) -> None:
+        self.num_runs = 0
+
+    def __call__(self, graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+        run = aot_eager(graph, inputs)
+
+        def counted(*args: Any) -> Any:
+            self.num_runs += 1
+            return run(*args)
+
+        return counted
+
+
 class GradientContract(OptimizerContract):
     """The tests every optimizer with ``step_kind = "gradient"`` inherits."""
 
@@ -35,7 +53,10 @@ class GradientContract(OptimizerContract):
     weight_decay: bool = True
     # What the optimizer promises beyond the base.
     foreach: bool = False
-    compiles: bool = False
+    # Why `torch.compile(optimizer.step)` takes the plain step instead; None where it compiles.
+    not_compiled: str | None = None
+    # Options that make tracing fast.
+    compiled_options: ClassVar[dict[str, Any]] = {}
     # Options under which a phase of the gradient turns the step and does nothing else; None where nothing is promised.
     phase_options: ClassVar[dict[str, Any] | None] = None
     phase_shape: tuple[int, ...] = (3, 2, 4)
@@ -169,20 +190,28 @@ class GradientContract(OptimizerContract):
                 torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-13)
 
     def test_compiled_step_equals_the_plain_one(self):
-        if not self.compiles:
-            pytest.skip("not promised")
+        # The graphs are what is tested; no compiler is needed for that. Two weights, as tracing is slow.
         torch._dynamo.reset()
+        graphs, num_steps = CountingBackend(), 6
         problem, other = Problem(), Problem()
-        optimizer, plain = self.optimizer(problem), self.optimizer(other)
-        # The graph is what is tested; no compiler is needed for that.
-        compiled = torch.compile(optimizer.step, backend="aot_eager")
-        for _ in range(3):
-            optimizer.zero_grad()
-            problem.loss().backward()
-            compiled()
-            self.advance(plain, other)
+        optimizer, plain = (self.make(self.two_weights(p), self.lr, **self.compiled_options) for p in (problem, other))
+        compiled = torch.compile(optimizer.step, backend=graphs)
+        # Four graphs are for the first step, the second, those after it, and the end of a period. Past the limit torch
+        # would take the plain step, which here would be compared with itself.
+        with torch._dynamo.config.patch(recompile_limit=4, fail_on_recompile_limit_hit=True):
+            for _ in range(num_steps):
+                problem.zero_grad()
+                problem.loss().backward()
+                compiled()
+                self.advance(plain, other)
         for a, b in zip(problem.parameters(), other.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+        assert (graphs.num_runs >= num_steps) == (self.not_compiled is None)
+
+    def two_weights(self, problem: Problem) -> list[dict[str, Any]]:
+        """A vector, and complex matrices stored as pairs."""
+        real, paired = self.groups(problem)
+        return [{**real, "params": [problem.bias]}, {**paired, "params": [problem.modes]}]
 
     def test_complex_tensors_equal_pairs_of_reals(self):
         problem = Problem()

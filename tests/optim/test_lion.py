@@ -31,7 +31,6 @@ class LionRule:
 class TestLion(GradientContract):
     lr = 1e-2
     foreach = True
-    compiles = True
     variants = ({}, {"phase": True})
     phase_options: ClassVar[dict[str, Any]] = {"phase": True}
 

@@ -177,6 +177,7 @@ class TestMuon(GradientContract):
     foreach = True
     variants = ({}, {"nesterov": False})
     phase_options: ClassVar[dict[str, Any]] = {}
+    compiled_options: ClassVar[dict[str, Any]] = {"num_iterations": 1}
 
     def make(self, groups, lr, **options):
         return Muon(groups, lr, **options)
@@ -278,6 +279,7 @@ class TestM3(GradientContract):
         {"mode": "paper", "period": 3, "second_moment": False},
     )
     phase_options: ClassVar[dict[str, Any]] = {"period": 3}
+    compiled_options: ClassVar[dict[str, Any]] = {"num_iterations": 1}
     num_before_save = 5
 
     def make(self, groups, lr, **options):
