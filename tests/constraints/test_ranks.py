@@ -148,11 +148,12 @@ def relative(a: Tensor, b: Tensor) -> float:
     return ((a - b).norm() / b.norm()).item()
 
 
-class TestRankInvariance:
-    @pytest.fixture(scope="class")
-    def alone(self):
-        return every_recipe()
+@pytest.fixture(scope="module")
+def alone():
+    return every_recipe()
 
+
+class TestRankInvariance:
     @pytest.mark.parametrize("size", [2, 4])
     def test_loss_and_gradient(self, tmp_path, alone, size):
         results = run_ranks(every_recipe, tmp_path, world_size=size)
