@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from neuralop_kit import Domain
 from neuralop_kit.layers import FunctionNorm, SpectralConv
@@ -303,6 +304,57 @@ def test_other_rows_are_found_out_and_done_by_passes(make):
     _, jacobian = engine.linearize(function, parameters, None)
     assert isinstance(engine.chosen, BatchedVJP)
     torch.testing.assert_close(jacobian.dense(), explicit(function, parameters), rtol=1e-11, atol=1e-12)
+
+
+def autocast():
+    model, points = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 1)), torch.rand(6, 2)
+
+    def residual() -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(points).squeeze(1).float() - 1
+
+    return model, residual, "under autocast"
+
+
+def checkpointed():
+    model, points = mlp()
+    return model, lambda: checkpoint(model, points, use_reentrant=False).squeeze(1) - 1, "checkpoints inside"
+
+
+@pytest.mark.parametrize("make", [autocast, checkpointed], ids=lambda make: make.__name__)
+def test_what_cannot_be_recorded_is_done_by_passes(make):
+    model, residual, message = make()
+    parameters, engine = list(model.parameters()), Automatic()
+    with pytest.raises(ArgumentError, match=f"{message}; use BatchedVJP"):
+        Ghost().linearize(residual, parameters, None)
+    found = engine.linearize(residual, parameters, None)[1].dense()
+    assert isinstance(engine.chosen, BatchedVJP)
+    expected = explicit(residual, parameters)
+    assert (found - expected).norm() < 2e-2 * expected.norm()
+
+
+@pytest.mark.parametrize("engine", [Ghost, Automatic, BatchedVJP])
+def test_complex_layers_have_real_columns(engine):
+    model, points = nn.Linear(3, 2, dtype=torch.complex128), torch.rand(5, 3, dtype=torch.complex128)
+    target = torch.rand(5, dtype=torch.complex128)
+
+    def residual() -> dict[str, Tensor]:
+        u = model(points).tanh().prod(dim=1) - target
+        return {"real": u.real, "imaginary": u.imag}
+
+    parameters = list(model.parameters())
+    r, jacobian = engine().linearize(residual, parameters, None)
+    theta = [torch.view_as_real(p.detach()) for p in parameters]
+    step = torch.randn(jacobian.num_columns, **DOUBLE)
+    values = []
+    for size in (1e-6, -2e-6):
+        for p, part in zip(theta, step.split([p.numel() for p in theta]), strict=True):
+            p += size * part.view_as(p)
+        u = residual()
+        values.append(torch.cat([block.detach() for block in u.values()]) / 5**0.5)
+    expected = (values[0] - values[1]) / 2e-6
+    assert (jacobian.times(step) - expected).norm() < 1e-6 * expected.norm()
+    assert len(r) == 10
 
 
 def test_without_the_check_coupled_rows_would_be_wrong(monkeypatch):

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import CheckpointError
 
 from neuralop_kit.optim.gram.jacobian import DenseJacobian, FactoredJacobian, Jacobian
 from neuralop_kit.optim.gram.pieces import MatrixPiece, Piece
@@ -110,7 +111,11 @@ class Ghost(Engine):
             raise UnrecordableError("cannot be recorded") from error
         check_graph(blocks)
         r = finite(joined(blocks))
-        recordings = [record_rows(recorder, rows, torch.ones_like(rows)) for rows in blocks.values()]
+        try:
+            recordings = [record_rows(recorder, rows, torch.ones_like(rows)) for rows in blocks.values()]
+        except CheckpointError as error:
+            # What is computed again in the backward pass is not recorded.
+            raise UnrecordableError("has checkpoints inside") from error
         if not any(recording.sizes for recording in recordings):
             raise UnrecordableError("uses no layer that can be recorded")
         key = tuple((len(rows), *rec.sizes) for rows, rec in zip(blocks.values(), recordings, strict=True))

@@ -93,6 +93,12 @@ class Recorder(TorchFunctionMode):
         x, weight, bias = call["input"], call["weight"], call.get("bias")
         if self.index(weight) is None and self.index(bias) is None:
             return None
+        if torch.is_autocast_enabled(x.device.type):
+            # Factors of several precisions: what a plain run rounds, and where, is not known here.
+            raise UnrecordableError("runs under autocast")
+        if x.is_complex():
+            # Factors are real; a copy per sample may be complex.
+            return None
         if func is F.linear:
             return (LinearKernel(self, weight, bias), x) if x.ndim >= 2 else None
         dims = _CONVOLUTIONS[func]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neuralop_kit.optim.base import real_view
 from neuralop_kit.optim.gram.kernels import Use
 from neuralop_kit.optim.gram.pieces import MatrixPiece, OuterPiece, Piece
 from neuralop_kit.optim.gram.recorder import Recorder, UnrecordableError
@@ -38,7 +39,9 @@ def record_rows(recorder: Recorder, rows: Tensor, cotangents: Tensor) -> Recordi
             rows, [recorder.anchor, *leaves], grad_outputs=cotangents, retain_graph=True, allow_unused=True
         )[1:]
     found = zip(recorder.copies, gradients, strict=True)
-    return Recording(uses, [(index, gradient) for (index, _), gradient in found if gradient is not None])
+    # Of complex parameters the columns are real and imaginary parts.
+    copies = [(index, real_view(gradient)) for (index, _), gradient in found if gradient is not None]
+    return Recording(uses, copies)
 
 
 def probe(num_rows: int, like: Tensor) -> Tensor:
