@@ -471,6 +471,38 @@ def test_a_function_that_changes_is_refused():
         Sven(model.parameters()).step(lambda: model(points).squeeze(1))
 
 
+@pytest.mark.parametrize("engine", [Automatic, BatchedVJP])
+def test_dropout_is_found_out_later_as_well(engine):
+    model = nn.Sequential(nn.Linear(2, 4), nn.Dropout(0.5), nn.Linear(4, 1)).double()
+    points = torch.rand(20, 2, dtype=torch.float64)
+    optimizer = Sven(model.eval().parameters(), engine=engine())
+
+    def residual() -> Tensor:
+        return model(points).squeeze(1) - 1
+
+    optimizer.step(residual)
+    assert optimizer.info.status == "moved"
+    model.train()
+    before = flat(list(model.parameters()))
+    with pytest.raises(ArgumentError, match=r"same residual from two calls.*model.eval"):
+        optimizer.step(residual)
+    assert (flat(list(model.parameters())) == before).all()
+
+
+def test_random_numbers_with_a_seed_of_their_own_are_no_change():
+    problem = Problem()
+    optimizer = Sven(problem.parameters(), engine=BatchedVJP())
+
+    def residual() -> Tensor:
+        torch.manual_seed(0)
+        return problem.residual() * (1 + torch.rand(12, dtype=torch.float64))
+
+    for _ in range(2):
+        torch.rand(1)
+        optimizer.step(residual)
+        assert optimizer.info.status == "moved"
+
+
 @pytest.mark.parametrize(
     "make",
     [

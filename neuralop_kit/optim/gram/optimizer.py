@@ -18,6 +18,9 @@ from neuralop_kit.optim.gram.systems import factorize
 from neuralop_kit.optim.gram.vjp import real_size
 from neuralop_kit.solvers.errors import ArgumentError, NonFiniteError
 
+# Losses of two calls may differ by some units more than the rounding of one.
+_LOST_UNITS = 100.0
+
 
 @dataclass(frozen=True)
 class StepInfo:
@@ -157,10 +160,13 @@ class LinearProblem:
 
     def linearize(self) -> None:
         """Residual, Jacobian and its factorisation."""
+        before = _random_states(self.parameters[0].device)
         with torch.enable_grad():
             self.r, self.jacobian = self.optimizer.engine.linearize(
                 self.function, self.parameters, self.optimizer.weights
             )
+        after = _random_states(self.parameters[0].device)
+        self.draws = not all(map(torch.equal, before, after))
         self.loss = 0.5 * self.r.square().sum().item()
         self.system = factorize(self.jacobian, self.filter.rtol)
 
@@ -187,12 +193,32 @@ class LinearProblem:
 
     def trial(self, direction: Tensor, size: float) -> float:
         """The loss after ``size`` times the direction; infinite where the residual is not finite."""
+        if self.draws and not self.num_trials:
+            self._check_repeats()
         self.num_trials += 1
         self._place(direction, size)
+        loss = self._evaluate()
+        return loss if loss < float("inf") else float("inf")
+
+    def _evaluate(self) -> float:
+        """The loss at the present weights."""
         with torch.enable_grad():
             r = joined(residual_blocks(self.function(), self.optimizer.weights))
-        loss = self.optimizer.engine.total(r).item()
-        return loss if loss < float("inf") else float("inf")
+        return self.optimizer.engine.total(r).item()
+
+    def _check_repeats(self) -> None:
+        """Raise an :class:`ArgumentError` if another call at the same weights gives another loss.
+
+        Asked only of functions that draw random numbers: with a seed of their own each time they may.
+        """
+        loss = self._evaluate()
+        tolerance = max(self.jacobian.factor_eps, torch.finfo(torch.float64).eps) ** 0.5
+        if abs(loss - self.loss) > tolerance * self.loss + _LOST_UNITS * self.rounding.item():
+            raise ArgumentError(
+                f"expected the same residual from two calls of the residual function, got losses {self.loss:.6g} and "
+                f"{loss:.6g} after it drew random numbers; draw points outside of it, and switch dropout off by "
+                "model.eval()"
+            )
 
     def predicted(self, direction: Tensor, size: float) -> float:
         """The loss of the linear model there."""
@@ -261,6 +287,12 @@ class LinearProblem:
         parts = direction.split([real_size(p) for p in self.parameters])
         for parameter, start, part in zip(self.parameters, self.start, parts, strict=True):
             torch.add(start, part.view(start.shape), alpha=size, out=real_view(parameter.data))
+
+
+def _random_states(device: torch.device) -> list[Tensor]:
+    """Of torch's own generators; a copy takes less than a microsecond."""
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
 def _per_weight(rows: list[tuple[Tensor, dict[str, Any]]], name: str) -> Tensor:
