@@ -26,7 +26,7 @@ class Engine(ABC):
     """Gives residual and Jacobian of a residual function.
 
     Args:
-        memory_budget: bytes that a temporary may take.
+        memory_budget: bytes that a temporary may take; what of J has no factors is held as a matrix besides.
     """
 
     def __init__(self, *, memory_budget: int = 2**30) -> None:
