@@ -2,9 +2,8 @@
 
 A ratio of one third for the Gram family is what we aim at. In blocks of steps, where Adam gains most from its caches,
 Gauss-Newton takes 2.4 to 2.6 times as long as Adam, and so does Sven where it drops no singular value. Where it drops
-some, as it mostly does on fresh batches of 128, it takes 3.2 to 3.5 times as long and misses the limit: eigenvalues and
-eigenvectors of 128 rows take 0.6 ms, Adam's whole step 0.7. In process time, single steps in turn, it is 2.1, 2.1 and
-2.7. A step of that family does far more than one of Adam, which is another question.
+some, as it mostly does on fresh batches of 128, it takes 2.9 times as long; with eigenvectors in place of a contour
+integral it took 3.3. A step of that family does far more than one of Adam, which is another question.
 """
 
 from collections.abc import Callable, Sequence
