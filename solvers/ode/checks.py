@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
+from neuralop_kit.solvers.transforms import hides_samples
 
 
 def check_slope(slope: Tensor, y: Tensor, name: str = "field(t, y)") -> None:
@@ -30,11 +31,8 @@ def check_tensor(x: object, name: str) -> None:
 
 
 def refuse_vmap(x: Tensor) -> None:
-    """Step sizes follow from values, which a tensor has not got whose samples torch.func.vmap hides.
-
-    Other transforms are welcome; that of ``jacrev`` and ``jacfwd`` hides samples of derivatives only.
-    """
-    if torch.func.debug_unwrap(x, recurse=True).ndim != x.ndim:
+    """Step sizes follow from values, which a tensor has not got whose samples are hidden; other transforms may be."""
+    if hides_samples(x):
         raise ArgumentError(
             "expected tensors whose values can be read, got samples of torch.func.vmap; the solver takes a batch "
             "itself, each sample with its own steps: make it the first axis of y0, and map the field where parameters "

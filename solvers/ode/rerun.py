@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from neuralop_kit.solvers.errors import ArgumentError
 from neuralop_kit.solvers.ode.method import Field
+from neuralop_kit.solvers.randomness import global_states
 
 
 class Scene:
@@ -28,7 +29,7 @@ class Scene:
         self.buffers: list[Tensor] = []
         self._modules = list(field.modules()) if isinstance(field, nn.Module) else []
         self._versions = [versions(module) for module in self._modules]
-        self._randomness = self._generators()
+        self._randomness = global_states(y.device)
 
     def watched(self) -> None:
         """See what the solve has changed.
@@ -36,7 +37,7 @@ class Scene:
         Raises:
             ArgumentError: the field draws random numbers, which a second run would not find again.
         """
-        if not all(map(torch.equal, self._randomness, self._generators())):
+        if not all(map(torch.equal, self._randomness, global_states(self.device))):
             raise ArgumentError(
                 "expected a field that gives the same value again, got one that draws random numbers (dropout?); "
                 "draw them once before the solve, call eval(), or use Direct() with fixed steps"
@@ -57,11 +58,6 @@ class Scene:
             with torch.no_grad():
                 for buffer, value in zip(self.buffers, kept, strict=True):
                     buffer.copy_(value)
-
-    def _generators(self) -> list[Tensor]:
-        """States of torch's own generators."""
-        on_device = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
-        return [torch.get_rng_state(), *on_device]
 
 
 def versions(module: nn.Module) -> list[int]:
