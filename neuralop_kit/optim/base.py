@@ -30,6 +30,12 @@ class KitOptimizer(Optimizer):
     States are kept in float32 at least, also for bfloat16 parameters, and keep their dtype through ``load_state_dict``;
     they hold tensors and plain numbers only, so that checkpoints load with ``weights_only=True``.
 
+    ``lr`` may be a tensor, which schedulers then fill; no step of the first kind waits for the device to read it.
+
+    ``torch.compile(optimizer.step)`` works for the first kind: two or three graphs for the first steps and all others,
+    one more for steps at the end of a period, however often a scheduler changes ``lr``, a number or (for CUDA graphs) a
+    tensor. Other numbers of a group are part of the graph: make ``OneCycleLR`` with ``cycle_momentum=False`` there.
+
     A rule that cannot work on parts of a weight says why in :attr:`needs_whole`, and what to do in :attr:`instead`;
     DTensors (FSDP2) are then refused.
     """
@@ -98,6 +104,9 @@ class KitOptimizer(Optimizer):
             states.append(state)
         if group.get("maximize"):
             gradients = list(torch._foreach_neg(gradients))
+        if torch.compiler.is_compiling():
+            # A number would be part of the graph wherever it is an option of an operation, and every rate a new graph.
+            group = {**group, "lr": torch.ones((), dtype=torch.float64) * group["lr"]}
         self.update(group, parameters, gradients, states)
 
     def load_state_dict(self, state_dict: StateDict) -> None:
@@ -147,6 +156,15 @@ def dense_gradient(parameter: Tensor, optimizer: str) -> Tensor:
 def state_dtype(parameter: Tensor) -> torch.dtype:
     """dtype of moments and factors: that of the parameter, but no less precise than float32."""
     return torch.promote_types(parameter.dtype, torch.float32)
+
+
+def descend(parameter: Tensor, direction: Tensor, lr: float | Tensor) -> None:
+    """``p <- p - lr * direction``, in place."""
+    if isinstance(lr, Tensor):
+        # As `alpha` it would be read, and so waited for.
+        parameter.sub_(direction * lr)
+    else:
+        parameter.add_(direction, alpha=-lr)
 
 
 def real_view(tensor: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class DeltaMomentum(KitOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 1e-2,
+        lr: float | Tensor = 1e-2,
         *,
         alpha: float = 0.9,
         rate: float = 0.5,
@@ -106,7 +106,7 @@ class DeepMomentum(KitOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 1e-2,
+        lr: float | Tensor = 1e-2,
         *,
         alpha: float = 0.9,
         rate: float = 0.5,

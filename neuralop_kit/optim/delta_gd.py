@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuralop_kit.optim.base import Group, KitOptimizer, State, check_nonnegative, state_dtype
+from neuralop_kit.optim.base import Group, KitOptimizer, State, check_nonnegative, descend, state_dtype
 from neuralop_kit.optim.sharded import is_sharded, summed_over_processes
 from neuralop_kit.solvers.errors import ArgumentError
 
@@ -46,7 +46,7 @@ class DeltaGD(KitOptimizer):
     def __init__(
         self,
         model: nn.Module,
-        lr: float = 1e-2,
+        lr: float | Tensor = 1e-2,
         *,
         decay_coef: float | None = None,
         weight_decay: float = 0.0,
@@ -99,7 +99,7 @@ class DeltaGD(KitOptimizer):
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.mul_(1 - lr * group["weight_decay"])
             if parameter not in self._inputs:
-                parameter.add_(gradient, alpha=-lr)
+                descend(parameter, gradient, lr)
                 continue
             moment = self._inputs[parameter].mean()
             parameter, gradient = _rows(parameter), _rows(gradient)

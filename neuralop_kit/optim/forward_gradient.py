@@ -38,7 +38,7 @@ class ForwardGradient(ZerothOrder):
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 1e-4,
+        lr: float | Tensor = 1e-4,
         *,
         num_samples: int = 1,
         noise: Noise | None = None,

@@ -121,7 +121,7 @@ class M3(MatrixOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         *,
         betas: tuple[float, float, float] = (0.95, 0.999, 0.9),
         alpha: float = 1.0,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from neuralop_kit.optim.adam import adam_direction, adam_state
-from neuralop_kit.optim.base import Group, KitOptimizer, State, check_fractions, real_view, state_dtype
+from neuralop_kit.optim.base import Group, KitOptimizer, State, check_fractions, descend, real_view, state_dtype
 from neuralop_kit.solvers.errors import ArgumentError
 
 
@@ -107,4 +107,4 @@ class MatrixOptimizer(KitOptimizer):
     def move(self, group: Group, parameter: Tensor, direction: Tensor) -> None:
         """Decoupled weight decay, then the step."""
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(direction, alpha=-group["lr"])
+        descend(parameter, direction, group["lr"])

@@ -46,7 +46,7 @@ class Muon(MatrixOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         *,
         momentum: float = 0.95,
         weight_decay: float = 0.0,

@@ -62,7 +62,7 @@ class NodePerturbation(ZerothOrder):
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         *,
         radius: float = 1e-3,
         num_samples: int = 1,

@@ -38,7 +38,7 @@ class PowerPropSGD(KitOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 1e-2,
+        lr: float | Tensor = 1e-2,
         *,
         alpha: float = 2.0,
         weight_decay: float = 0.0,

@@ -41,7 +41,7 @@ class QuasiNewton(KitOptimizer):
     needs_whole = "takes all weights as one vector"
 
     def __init__(
-        self, params: ParamsT, lr: float = 1.0, *, c1: float = 1e-4, c2: float = 0.9, max_evaluations: int = 25
+        self, params: ParamsT, lr: float | Tensor = 1.0, *, c1: float = 1e-4, c2: float = 0.9, max_evaluations: int = 25
     ) -> None:
         if not 0.0 < c1 < c2 < 1.0:
             raise ArgumentError(f"expected 0 < c1 < c2 < 1, got c1={c1}, c2={c2}; 1e-4 and 0.9 are usual")

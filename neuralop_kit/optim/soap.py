@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from neuralop_kit.optim.adam import adam_direction, adam_state
-from neuralop_kit.optim.base import Group, State, check_fractions
+from neuralop_kit.optim.base import Group, State, check_fractions, descend
 from neuralop_kit.optim.matrices import MatrixOptimizer
 from neuralop_kit.solvers.errors import ArgumentError
 
@@ -48,7 +48,7 @@ class SOAP(MatrixOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 3e-3,
+        lr: float | Tensor = 3e-3,
         *,
         betas: tuple[float, float] = (0.95, 0.95),
         factor_beta: float | None = None,
@@ -104,7 +104,7 @@ class SOAP(MatrixOptimizer):
 
     def move(self, group: Group, parameter: Tensor, direction: Tensor) -> None:
         """The step, then the decay, as in the authors' code."""
-        parameter.add_(direction, alpha=-group["lr"])
+        descend(parameter, direction, group["lr"])
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
 
 

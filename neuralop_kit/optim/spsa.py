@@ -36,7 +36,7 @@ class SPSA(ZerothOrder):
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 1e-4,
+        lr: float | Tensor = 1e-4,
         *,
         radius: float = 1e-3,
         num_samples: int = 1,
@@ -89,7 +89,7 @@ class EvolutionStrategy(ZerothOrder):
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 1e-2,
+        lr: float | Tensor = 1e-2,
         *,
         radius: float = 0.05,
         num_samples: int = 16,

@@ -41,7 +41,7 @@ class ZerothOrder(KitOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float,
+        lr: float | Tensor,
         *,
         num_samples: int,
         noise: Noise,

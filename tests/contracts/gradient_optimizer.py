@@ -19,6 +19,7 @@ import pytest
 import torch
 from torch import nn
 from torch._dynamo.backends.debugging import aot_eager
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuralop_kit.solvers.errors import ArgumentError
 from tests.contracts.optimizer import OptimizerContract, Problem, as_numpy, assert_same_weights
@@ -44,6 +45,14 @@ class CountingBackend:
             return run(*args)
 
         return counted
+
+
+class NoReads(TorchDispatchMode):
+    """No number is read from a tensor inside, which on a GPU would wait for all that came before."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        assert func is not torch.ops.aten._local_scalar_dense.default, "a tensor was read"
+        return func(*args, **(kwargs or {}))
 
 
 class GradientContract(OptimizerContract):
@@ -189,12 +198,25 @@ class GradientContract(OptimizerContract):
             for a, b in zip(joint.parameters(), single.parameters(), strict=True):
                 torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-13)
 
+    def test_a_rate_in_a_tensor_is_never_read(self):
+        problem = Problem()
+        optimizer = self.optimizer(problem, lr=torch.tensor(self.lr, dtype=torch.float64))
+        for _ in range(3):
+            optimizer.zero_grad()
+            problem.loss().backward()
+            with NoReads():
+                optimizer.step()
+
     def test_compiled_step_equals_the_plain_one(self):
         # The graphs are what is tested; no compiler is needed for that. Few weights, as tracing is slow.
         torch._dynamo.reset()
         graphs, num_steps = CountingBackend(), 6
         problem, other = Problem(), Problem()
-        optimizer, plain = (self.make(self.few_weights(p), self.lr, **self.compiled_options) for p in (problem, other))
+        groups, plain_groups = self.few_weights(problem), self.few_weights(other)
+        # One rate is a number and one a tensor, and a schedule changes both in every step.
+        groups[1]["lr"] = torch.tensor(self.lr, dtype=torch.float64)
+        optimizer, plain = (self.make(g, self.lr, **self.compiled_options) for g in (groups, plain_groups))
+        schedules = [torch.optim.lr_scheduler.ExponentialLR(o, 0.9) for o in (optimizer, plain)]
         compiled = torch.compile(optimizer.step, backend=graphs)
         # Four graphs are for the first step, the second, those after it, and the end of a period. Past the limit torch
         # would take the plain step, which here would be compared with itself.
@@ -204,6 +226,8 @@ class GradientContract(OptimizerContract):
                 problem.loss().backward()
                 compiled()
                 self.advance(plain, other)
+                for schedule in schedules:
+                    schedule.step()
         for a, b in zip(problem.parameters(), other.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
         assert (graphs.num_runs >= num_steps) == (self.not_compiled is None)

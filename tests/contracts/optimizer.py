@@ -221,6 +221,21 @@ class OptimizerContract:
         self.finish(plain)
         assert_same_weights(problem, slow)
 
+    def test_rate_may_be_a_tensor(self):
+        problem, other = Problem(), Problem()
+        rates = (torch.tensor(self.lr, dtype=torch.float64), self.lr)
+        optimizers = [self.optimizer(p, lr=lr) for p, lr in zip((problem, other), rates, strict=True)]
+        schedules = [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9) for optimizer in optimizers]
+        for _ in range(3):
+            for optimizer, schedule, p in zip(optimizers, schedules, (problem, other), strict=True):
+                self.advance(optimizer, p)
+                schedule.step()
+        assert all(isinstance(group["lr"], Tensor) for group in optimizers[0].param_groups)
+        for optimizer in optimizers:
+            self.finish(optimizer)
+        for a, b in zip(problem.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
     def test_two_runs_are_the_same(self):
         runs = [Problem(), Problem()]
         for problem in runs:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from neuralop_kit.optim import KitOptimizer
 from tests.contracts.gradient_optimizer import GradientContract
@@ -24,7 +25,7 @@ class Momentum(KitOptimizer):
 
     def move(self, group, parameter: Tensor, gradient: Tensor, state) -> None:
         state["momentum"].mul_(0.9).add_(gradient)
-        parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(state["momentum"], alpha=-group["lr"])
+        parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(group["lr"] * state["momentum"])
 
 
 class MomentumRule:
@@ -117,6 +118,22 @@ class DrawsFromNowhere(Momentum):
         super().move(group, parameter, gradient + 1e-6 * noise, state)
 
 
+class ReadsTheRate(Momentum):
+    """Takes it as an option of an operation, which is a number."""
+
+    def move(self, group, parameter, gradient, state):
+        super().move({**group, "lr": 0.0}, parameter, gradient, state)
+        parameter.add_(state["momentum"], alpha=-group["lr"])
+
+
+class CompilesForOneRate(ReadsTheRate):
+    """The same with the rate as it is in its group, a number, which then is part of the graph."""
+
+    def move(self, group, parameter, gradient, state):
+        rates = [g["lr"] for g in self.param_groups if any(p is parameter for p in g["params"])]
+        super().move({**group, "lr": rates[0]}, parameter, gradient, state)
+
+
 BROKEN = [
     (ForgetsItsState, "test_saved_and_loaded_run_is_the_same_run"),
     (CastsItsState, "test_bfloat16_weights_have_float32_states"),
@@ -128,6 +145,8 @@ BROKEN = [
     (FirstRateForAll, "test_a_group_with_rate_zero_stays"),
     (MovesFrozenWeights, "test_weights_without_gradient_are_left_alone"),
     (DrawsFromNowhere, "test_two_runs_are_the_same"),
+    (ReadsTheRate, "test_a_rate_in_a_tensor_is_never_read"),
+    (CompilesForOneRate, "test_compiled_step_equals_the_plain_one"),
 ]
 
 
@@ -135,5 +154,5 @@ BROKEN = [
 def test_broken_optimizer_fails(broken, test):
     suite = TestHonest()
     suite.optimizer_class = broken
-    with pytest.raises((AssertionError, KeyError)):
+    with pytest.raises((AssertionError, KeyError, FailOnRecompileLimitHit)):
         getattr(suite, test)()

@@ -68,17 +68,6 @@ class TestLion(GradientContract):
         expected = 1e-3 * torch.tensor([4 / 3, 4 / 3, 4 / 3, 0.0], dtype=torch.float64)
         torch.testing.assert_close(before - weight.detach(), expected, rtol=1e-12, atol=1e-15)
 
-    def test_rate_may_be_a_tensor(self):
-        weights = [nn.Parameter(torch.ones(3)) for _ in range(2)]
-        optimizers = [
-            Lion([weights[0]], 0.125, weight_decay=0.5),
-            Lion([weights[1]], torch.tensor(0.125), weight_decay=0.5),
-        ]
-        for weight, optimizer in zip(weights, optimizers, strict=True):
-            weight.grad = torch.tensor([1.0, -1.0, 0.5])
-            optimizer.step()
-        assert torch.equal(*weights)
-
     def test_betas_outside_the_range_are_refused(self):
         with pytest.raises(ArgumentError, match="betas"):
             Lion([nn.Parameter(torch.ones(1))], betas=(0.9, 1.0))

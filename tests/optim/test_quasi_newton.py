@@ -63,12 +63,6 @@ class QuasiNewtonContract(OptimizerContract):
         with pytest.raises(ArgumentError, match="requires_grad"):
             optimizer.step(problem.loss)
 
-    def test_rate_may_be_a_tensor(self):
-        problem, other = Problem(), Problem()
-        self.advance(self.optimizer(problem), problem, 3)
-        self.advance(self.optimizer(other, lr=torch.tensor(1.0)), other, 3)
-        assert_same_weights(problem, other)
-
 
 class TestBFGS(QuasiNewtonContract):
     def make(self, groups, lr, **options):
