@@ -1,5 +1,6 @@
 """Pictures that the examples share: fields in a row, the spectrum of an error."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,9 +12,21 @@ from torch import Tensor
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from neuralop_kit.solvers.atomic import write_bytes
 
 # One colour map per meaning: coefficients, solutions, errors of either sign.
 COEFFICIENT, SOLUTION, ERROR = "cividis", "viridis", "RdBu_r"
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Close a picture and leave it as a PNG file, whole or not at all, in a folder that may not be there yet."""
+    content = io.BytesIO()
+    figure.savefig(content, dpi=110)
+    plt.close(figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, content.getvalue())
 
 
 def shell_spectrum(field: np.ndarray) -> np.ndarray:
@@ -63,9 +76,7 @@ def draw_predictions(
             axis.set(title=title, xticks=[], yticks=[])
             figure.colorbar(shown, ax=axis, shrink=0.8)
         _draw_spectrum(row[4], target, error)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save(figure, path)
 
 
 def _draw_spectrum(axis: Axes, target: np.ndarray, error: np.ndarray) -> None:
@@ -99,6 +110,4 @@ def draw_errors(path: Path, rows: Mapping[str, Mapping[int, float]], *, trained_
     axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save(figure, path)

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from neuralop_kit.solvers.atomic import write_bytes
+
 Row = Mapping[str, str | int | float]
 
 
@@ -19,9 +21,9 @@ def markdown(rows: Sequence[Row]) -> str:
 def save_table(folder: Path, rows: Sequence[Row], *, settings: Mapping[str, object]) -> None:
     """Write ``results.md`` and ``results.json``; the latter with the settings that gave the rows."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.md").write_text(markdown(rows) + "\n")
+    write_bytes(folder / "results.md", f"{markdown(rows)}\n".encode())
     content = {"settings": {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}, "rows": list(rows)}
-    (folder / "results.json").write_text(json.dumps(content, indent=2) + "\n")
+    write_bytes(folder / "results.json", f"{json.dumps(content, indent=2)}\n".encode())
 
 
 def _text(value: str | int | float) -> str:

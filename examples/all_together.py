@@ -11,12 +11,12 @@ grid, without and with a price on the solver's error, which saves evaluations an
 grid and on a finer one. Leaves table and picture in ``results/all_together``.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import _figures
 import torch
-import tyro
+from _command_line import run_example, shorter
+from _figures import ERROR, save
 from _optimizers import OptimizerName, finish, make_optimizer
 from _tables import markdown, save_table
 from matplotlib import pyplot as plt
@@ -119,7 +119,7 @@ def evaluate(node: NeuralODE, truth: Tensor) -> tuple[dict[str, float | int], Te
 def main(settings: Settings) -> None:
     """Generate, train twice, test at two resolutions, draw."""
     if settings.quick:
-        settings = replace(settings, steps=30)
+        settings = shorter(settings, steps=30)
     fine = flows(72, 2 * settings.resolution, settings.seed)
     coarse = fine[..., ::2, ::2].contiguous()
     rows, last = [], {"start": fine[0, 0, 0], "truth": fine[0, -1, 0]}
@@ -138,11 +138,11 @@ def draw(path: Path, fields: dict[str, Tensor]) -> None:
     """One flow at the beginning, and at the end as it is and as it was learned, on the finer grid."""
     figure, axes = plt.subplots(1, len(fields), figsize=(3.4 * len(fields), 3.4), layout="constrained")
     for axis, (name, w) in zip(axes, fields.items(), strict=True):
-        axis.imshow(w.T, origin="lower", cmap=_figures.ERROR, vmin=-2.5, vmax=2.5)
+        shown = axis.imshow(w.T.numpy(), origin="lower", cmap=ERROR, vmin=-2.5, vmax=2.5)
         axis.set(title=name, xticks=[], yticks=[])
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    figure.colorbar(shown, ax=axes, shrink=0.8, label="vorticity")
+    save(figure, path)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    run_example(main, Settings, __doc__)

@@ -8,12 +8,13 @@ and tested, with the same functions, at half, twice and four times that. Leaves 
 ``results/burgers``: predictions, and how their error is spread over wavenumbers.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
-import tyro
+from _command_line import run_example, shorter
+from _figures import save
 from _optimizers import OptimizerName, SampleErrors, make_optimizer
 from _tables import markdown, save_table
 from torch import Tensor, nn
@@ -61,19 +62,19 @@ class Settings:
 
 def load_data(settings: Settings) -> tuple[FieldDataset, dict[int, FieldDataset]]:
     """Training data, and the same 100 test functions at several resolutions."""
-    n, count = settings.resolution, settings.samples
-    folder = generate(
-        "burgers", settings.data / f"{n}-{count}", samples=count + 100, resolution=n, settings="fno",
+    n, count, folder = settings.resolution, settings.samples, settings.data / f"seed{settings.seed}"
+    own = generate(
+        "burgers", folder / f"{n}-{count}", samples=count + 100, resolution=n, settings="fno",
         splits={"train": count, "test": 100}, seed=settings.seed, workers=2, progress=True,
     )  # fmt: skip
-    tests = {n: open_dataset(folder, "test")}
+    tests = {n: open_dataset(own, "test")}
     for other in (n // 2, 2 * n, 4 * n):
         place = generate(
-            "burgers", settings.data / f"{other}-test", samples=100, resolution=other, settings="fno",
+            "burgers", folder / f"{other}-test", samples=100, resolution=other, settings="fno",
             splits={"test": 1.0}, seed=settings.seed, workers=2, progress=True,
         )  # fmt: skip
         tests[other] = open_dataset(place, "test")
-    return open_dataset(folder, "train"), dict(sorted(tests.items()))
+    return open_dataset(own, "train"), dict(sorted(tests.items()))
 
 
 def train(data: FieldDataset, settings: Settings) -> tuple[nn.Module, Trainer]:
@@ -112,18 +113,17 @@ def draw(path: Path, data: FieldDataset, model: nn.Module) -> None:
         count = data.shape[0] // 2
         axes[3].loglog(range(1, count), amplitudes(u)[1:count], color=colour, label=name)
     axes[3].set(title="amplitude by wavenumber", xlabel="waves per length", ylim=(1e-9, 1))
+    for axis in axes:
+        axis.grid(alpha=0.3)
     for axis in axes[::3]:
         axis.legend()
-        axis.grid(alpha=0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save(figure, path)
 
 
 def main(settings: Settings) -> None:
     """Generate, train, test, draw."""
     if settings.quick:
-        settings = replace(settings, resolution=128, samples=300, epochs=15)
+        settings = shorter(settings, resolution=128, samples=300, epochs=15)
     data, tests = load_data(settings)
     model, trainer = train(data, settings)
     errors = trainer.evaluate({str(n): test for n, test in tests.items()})
@@ -134,4 +134,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    run_example(main, Settings, __doc__)

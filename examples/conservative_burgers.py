@@ -9,12 +9,12 @@ from averages of a fine Godunov solution: one predicts the next state, one the f
 table and a picture in ``results/conservative_burgers``.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import _figures  # noqa: F401  draws into files
 import torch
-import tyro
+from _command_line import run_example, shorter
+from _figures import save
 from _optimizers import OptimizerName, finish, make_optimizer
 from _tables import markdown, save_table
 from matplotlib import pyplot as plt
@@ -134,7 +134,7 @@ def train(model: nn.Module, states: Tensor, settings: Settings) -> nn.Module:
 def main(settings: Settings) -> None:
     """Generate, train, iterate, draw."""
     if settings.quick:
-        settings = replace(settings, samples=24, steps=400, rollout=40)
+        settings = shorter(settings, samples=24, steps=400, rollout=40)
     factor = 16
     field = GaussianRandomField(CIRCLE, alpha=3.0, tau=8.0)
     generator = torch.Generator().manual_seed(settings.seed)
@@ -177,9 +177,8 @@ def draw(path: Path, truth: Tensor, states: dict[str, Tensor]) -> None:
         axis.plot(x, u[0, 0], "--", label=f"network that predicts the {name}")
     axis.set(xlabel="x", ylabel="u", title="Burgers without viscosity")
     axis.legend()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save(figure, path)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    run_example(main, Settings, __doc__)

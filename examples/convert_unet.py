@@ -30,12 +30,12 @@ lose to interpolation as well.
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
+from _command_line import run_example, shorter
 from _figures import draw_errors
 from _optimizers import OptimizerName, SampleErrors, make_optimizer
 from _tables import markdown, save_table
@@ -202,7 +202,7 @@ def main(settings: Settings) -> None:
     """Sample, train, convert, train on, compare, draw."""
     if settings.quick:
         resolution = 16 if settings.problem == "burgers" else 8
-        settings = replace(settings, resolution=resolution, samples=400, epochs=30, tune_epochs=6, width=8)
+        settings = shorter(settings, resolution=resolution, samples=400, epochs=30, tune_epochs=6, width=8)
     n, domain, seed = settings.resolution, PROBLEMS[settings.problem].domain, settings.seed
     torch.manual_seed(seed)
     coarse, fine = (sample(settings, m, settings.samples, seed) for m in (n, 2 * n))
@@ -243,4 +243,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    run_example(main, Settings, __doc__)

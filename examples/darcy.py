@@ -8,12 +8,12 @@ and leaves a picture, a table and the trained operators in ``results/darcy``.
 """
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
+from _command_line import run_example, shorter
 from _figures import draw_predictions
 from _optimizers import OptimizerName, SampleErrors, make_optimizer
 from _tables import markdown, save_table
@@ -68,7 +68,7 @@ class Settings:
 
 def load_data(settings: Settings) -> tuple[FieldDataset, dict[str, FieldDataset]]:
     """Training data, and the same 200 test functions at the training resolution and at twice that."""
-    folder, n = settings.data / settings.problem, settings.resolution
+    folder, n = settings.data / settings.problem / f"seed{settings.seed}", settings.resolution
     sizes = {"train": settings.samples, "test": 200}
     coarse = generate(
         settings.problem, folder / f"{n}-{settings.samples}", samples=sum(sizes.values()), resolution=n,
@@ -102,7 +102,7 @@ def train(name: str, data: FieldDataset, settings: Settings) -> tuple[nn.Module,
 def main(settings: Settings) -> None:
     """Generate, train, test, draw."""
     if settings.quick:
-        settings = replace(settings, samples=800, epochs=20)
+        settings = shorter(settings, samples=800, epochs=20)
     data, tests = load_data(settings)
     coefficient, truth = tests[str(settings.resolution)][0]
     rows, predictions = [], {}
@@ -111,7 +111,7 @@ def main(settings: Settings) -> None:
         errors = trainer.evaluate(tests)
         rows.append(
             {
-                "model": name.upper(),
+                "model": type(model.model).__name__,
                 "optimizer": settings.optimizer,
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "training seconds": seconds,
@@ -120,7 +120,7 @@ def main(settings: Settings) -> None:
         )
         save_model(settings.out / name, model)
         with torch.no_grad():
-            predictions[name.upper()] = model.eval()(coefficient[None])[0, 0]
+            predictions[rows[-1]["model"]] = model.eval()(coefficient[None])[0, 0]
     save_table(settings.out, rows, settings=asdict(settings))
     draw_predictions(
         settings.out / "predictions.png", coefficient=coefficient[0], truth=truth[0], predictions=predictions,
@@ -135,4 +135,4 @@ def extent_of(domain: Domain) -> list[float]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    run_example(main, Settings, __doc__)

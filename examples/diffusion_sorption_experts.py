@@ -22,12 +22,12 @@ experts 3.6 %; extrapolated 806 %, 48 %, 14.8 %.
 """
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import _figures  # noqa: F401  draws into files
 import torch
-import tyro
+from _command_line import run_example, shorter
+from _figures import save
 from _optimizers import OptimizerName, finish, make_optimizer
 from _tables import markdown, save_table
 from matplotlib import pyplot as plt
@@ -177,7 +177,7 @@ def reference(settings: Settings) -> tuple[Tensor, Tensor]:
 def main(settings: Settings) -> None:
     """Train, test, draw."""
     if settings.quick:
-        settings = replace(settings, steps=40)
+        settings = shorter(settings, steps=40)
     start, truth = reference(settings)
     roots = torch.linspace(0, 1, settings.times, dtype=truth.dtype)
     rows, fields = [], {}
@@ -217,16 +217,16 @@ def draw(path: Path, truth: Tensor, fields: dict[str, Tensor]) -> None:
     """Space-time pictures of errors beside the reference."""
     figure, axes = plt.subplots(1, 1 + len(fields), figsize=(3.3 * (1 + len(fields)), 3.2), layout="constrained")
     options = {"origin": "lower", "extent": (0, 1, 0, 1), "aspect": "auto"}
-    axes[0].imshow(truth, vmin=0, vmax=1, **options)
+    axes[0].imshow(truth.numpy(), vmin=0, vmax=1, **options)
     axes[0].set(title="reference", xlabel="x", ylabel="root of time, in units of that of 500")
     for axis, (name, u) in zip(axes[1:], fields.items(), strict=True):
-        shown = axis.imshow(u - truth, cmap="RdBu_r", vmin=-0.2, vmax=0.2, **options)
+        shown = axis.imshow((u - truth).numpy(), cmap="RdBu_r", vmin=-0.2, vmax=0.2, **options)
         axis.axhline(SEEN, color="grey", lw=0.8)
+        axis.text(0.98, SEEN + 0.02, "not trained on", color="grey", fontsize=8, ha="right")
         axis.set(title=f"error of {name}", xlabel="x")
-    figure.colorbar(shown, ax=axes, shrink=0.8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    figure.colorbar(shown, ax=axes, shrink=0.8, label="error")
+    save(figure, path)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    run_example(main, Settings, __doc__)

@@ -10,13 +10,13 @@ neural ODE continues it; a linear map returns to the plane. Leaves table and pic
 
 import math
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import _figures  # noqa: F401  draws into files
 import torch
-import tyro
+from _command_line import run_example, shorter
+from _figures import save
 from _tables import markdown, save_table
 from matplotlib import pyplot as plt
 from torch import Tensor, nn
@@ -127,17 +127,17 @@ def draw(path: Path, runs: list[dict[str, Any]]) -> None:
                 label = run["row"]["regularizer"] if channel == 0 else None
                 axis.plot(run["t"], run["prediction"][k, :, channel], color=f"C{colour}", label=label)
         axis.set(xlabel="t")
+    axes[0].set(ylabel="both coordinates")
     axes[0].legend(title="regularizer")
     axes[1].set(title="black: shown to the model, grey: hidden from it")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save(figure, path)
 
 
 def main(settings: Settings) -> None:
     """Train, print, save, draw."""
     torch.set_num_threads(1)
     if settings.quick:
-        settings = replace(settings, steps=150)
+        settings = shorter(settings, steps=150)
     runs = []
     for kind in ("none", "error") if settings.regularizer == "both" else (settings.regularizer,):
         runs.append(train(kind, settings))
@@ -149,4 +149,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    run_example(main, Settings, __doc__)

@@ -10,12 +10,12 @@ training, and at twice the resolution. Leaves table and picture in ``results/lea
 
 import math
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import _figures  # noqa: F401  draws into files
 import torch
-import tyro
+from _command_line import run_example, shorter
+from _figures import save
 from _optimizers import OptimizerName, make_optimizer
 from _tables import markdown, save_table
 from matplotlib import pyplot as plt
@@ -130,18 +130,18 @@ def draw(path: Path, truth: Tensor, prediction: Tensor) -> None:
     for k in range(0, len(TEST_TIMES), 2):
         axis.plot(torch.arange(256) / 256, truth[k, 0, 0], color=f"C{k // 2}", label=f"t = {TEST_TIMES[k]:.1f}")
         x = torch.arange(prediction.shape[-1]) / prediction.shape[-1]
-        axis.plot(x, prediction[k, 0, 0], "k.", ms=3)
-    axis.set(xlabel="x", title="lines: Burgers' equation, points: learned right-hand side at twice the resolution")
+        axis.plot(x, prediction[k, 0, 0], "o", ms=3, color=f"C{k // 2}", mec="black", mew=0.4)
+    title = "lines: Burgers' equation, points: learned right-hand side at twice the resolution"
+    axis.set(xlabel="x", ylabel="u", title=title)
     axis.legend()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save(figure, path)
 
 
 def main(settings: Settings) -> None:
     """Generate, train, test, draw."""
     torch.set_num_threads(1)
     if settings.quick:
-        settings = replace(settings, steps=100, samples=64)
+        settings = shorter(settings, steps=100, samples=64)
     data, truth = solutions(settings, settings.samples, settings.seed), solutions(settings, 32, settings.seed + 1)
     stride = data.shape[-1] // settings.resolution
     node, seconds = train(data[..., ::stride], settings)
@@ -160,4 +160,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    run_example(main, Settings, __doc__)

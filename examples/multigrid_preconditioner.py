@@ -10,13 +10,14 @@ iterations and seconds beside algebraic multigrid (pyamg), a textbook cycle for 
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import torch
-import tyro
+from _command_line import run_example, shorter
+from _figures import save
 from _tables import markdown, save_table
+from matplotlib import pyplot as plt
 from torch import Tensor
 from tqdm import trange
 
@@ -27,9 +28,6 @@ from neuralop_kit.solvers import conjugate_gradients
 from neuralop_kit.solvers.pde import FiniteVolumes, RandomCheckerboard, SparseDirect
 from neuralop_kit.solvers.pde.linear_solvers import sparse_matrix
 from neuralop_kit.solvers.pde.network import sum_of_fluxes
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
 
 # Nested points between the walls: on them the textbook cycle is symmetric, as conjugate gradients want it.
 DOMAIN = Domain.box((1.0, 1.0), boundary="dirichlet", nodes="interior")
@@ -177,7 +175,7 @@ def measure(name: str, solve: Callable[..., tuple], a: Tensor, exact: Tensor) ->
 def main(settings: Settings) -> None:
     """Train, solve, draw."""
     if settings.quick:
-        settings = replace(settings, steps=60, test_resolutions=(63, 127), samples=4)
+        settings = shorter(settings, steps=60, test_resolutions=(63, 127), samples=4)
     media = RandomCheckerboard(DOMAIN, tiles=(settings.tiles,) * 2, high=settings.contrast)
     torch.manual_seed(settings.seed)
     untrained, learned = (
@@ -211,9 +209,9 @@ def main(settings: Settings) -> None:
 def draw(path: Path, a: Tensor, u: Tensor, losses: list[float], rows: list[dict[str, str | int | float]]) -> None:
     """A medium, its pressure, the loss, and iterations over the resolution."""
     figure, axes = plt.subplots(1, 4, figsize=(16, 3.4), layout="constrained")
-    axes[0].imshow(a.log10().T, origin="lower", cmap="cividis")
+    axes[0].imshow(a.log10().T.numpy(), origin="lower", cmap="cividis")
     axes[0].set(title="log10 of the permeability", xticks=[], yticks=[])
-    axes[1].imshow(u.T, origin="lower", cmap="viridis")
+    axes[1].imshow(u.T.numpy(), origin="lower", cmap="viridis")
     axes[1].set(title="pressure", xticks=[], yticks=[])
     axes[2].plot(losses)
     axes[2].set(title="training", xlabel="step", ylabel="log of the energy left")
@@ -225,9 +223,8 @@ def draw(path: Path, a: Tensor, u: Tensor, losses: list[float], rows: list[dict[
         axes[3].plot([r["resolution"] for r in own], [r["iterations (mean)"] for r in own], "o-", label=name)
     axes[3].set(title="iterations to 1e-9", xlabel="points per side", xticks=resolutions, ylim=(0, None))
     axes[3].legend(fontsize=8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save(figure, path)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    run_example(main, Settings, __doc__)

@@ -9,15 +9,15 @@ picture in ``results/navier_stokes``: the last frame, the error over time beside
 energy by wavenumber, which shows whether small eddies survive.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import tyro
-from _figures import ERROR
+from _command_line import run_example, shorter
+from _figures import ERROR, save
 from _optimizers import OptimizerName, SampleErrors, make_optimizer
 from _tables import markdown, save_table
 from torch import Tensor, nn
@@ -71,8 +71,9 @@ def load_data(settings: Settings) -> tuple[TaskDataset, TaskDataset]:
     """Training and test trajectories, cut into pairs of neighbouring frames."""
     name, n = f"navier-stokes-fno-{settings.viscosity}", settings.resolution
     sizes = {"train": settings.samples, "test": 20}
-    folder = generate(
-        name, settings.data / name / f"{n}-{settings.samples}", samples=sum(sizes.values()), resolution=n,
+    folder = settings.data / name / f"seed{settings.seed}" / f"{n}-{settings.samples}"
+    generate(
+        name, folder, samples=sum(sizes.values()), resolution=n,
         splits=sizes, seed=settings.seed, workers=2, progress=True,
     )  # fmt: skip
     task = Steps(first=settings.skip)
@@ -118,6 +119,7 @@ def draw(path: Path, truth: Tensor, prediction: Tensor, errors: dict[str, Tensor
     for name, values in errors.items():
         axes[3].semilogy(range(1, len(values) + 1), values, marker=".", label=name)
     axes[3].set(title="error of the rollout", xlabel="step", ylabel="relative L2")
+    axes[3].xaxis.get_major_locator().set_params(integer=True)
     for name, field in (("truth", truth), ("prediction", prediction), ("error", prediction - truth)):
         spectrum = energy_spectrum(field[:, -1, 0])
         axes[4].loglog(range(1, len(spectrum)), spectrum[1:], label=name)
@@ -125,15 +127,13 @@ def draw(path: Path, truth: Tensor, prediction: Tensor, errors: dict[str, Tensor
     for axis in axes[3:]:
         axis.grid(alpha=0.3)
         axis.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save(figure, path)
 
 
 def main(settings: Settings) -> None:
     """Generate, train, roll out, draw."""
     if settings.quick:
-        settings = replace(settings, resolution=32, samples=48, width=16, modes=12, epochs=4)
+        settings = shorter(settings, resolution=32, samples=48, width=16, modes=12, epochs=4)
     data, test = load_data(settings)
     model = train_step(data, settings)
     window = range(settings.skip, settings.skip + settings.steps + 1)
@@ -146,8 +146,8 @@ def main(settings: Settings) -> None:
     with torch.no_grad():
         prediction = rollout(model, start, settings.steps)
     rows = [
-        {"step": k + 1, **{name: values[k].item() for name, values in errors.items()}}
-        for k in range(0, settings.steps, max(1, settings.steps // 5))
+        {"step": k, **{name: values[k - 1].item() for name, values in errors.items()}}
+        for k in sorted({1, settings.steps, *range(0, settings.steps, max(1, settings.steps // 5))} - {0})
     ]
     save_table(settings.out, rows, settings=asdict(settings))
     draw(settings.out / "rollout.png", truth, prediction, errors, data.domain)
@@ -155,4 +155,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    run_example(main, Settings, __doc__)

@@ -16,13 +16,13 @@ experts 8.3 %.
 """
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import _figures  # noqa: F401  draws into files
 import torch
-import tyro
+from _command_line import run_example, shorter
+from _figures import ERROR, save
 from _optimizers import OptimizerName, finish, make_optimizer
 from _tables import markdown, save_table
 from matplotlib import pyplot as plt
@@ -178,7 +178,7 @@ def train(model: nn.Module, settings: Settings, device: torch.device) -> None:
 def main(settings: Settings) -> None:
     """Train, compare with a reference solver, draw."""
     if settings.quick:
-        settings = replace(settings, points=16, times=9, functions=16, steps=40, collocation=1024)
+        settings = shorter(settings, points=16, times=9, functions=16, steps=40, collocation=1024)
     with process_group(timeout_seconds=120) as device:
         torch.manual_seed(settings.seed)
         many = world_size() > 1
@@ -209,15 +209,19 @@ def report(settings: Settings, start: Tensor, w: Tensor, residual: float, conver
         "seconds": seconds,
     }
     save_table(settings.out, [row], settings=asdict(settings))
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
-    panels = {"start": start[0, 0], "reference at t = 1": truth[0, -1], settings.physics: w[0, 0, -1]}
-    for axis, (title, image) in zip(axes, panels.items(), strict=True):
-        shown = axis.imshow(image.T, origin="lower", cmap="RdBu_r", vmin=-3, vmax=3)
-        axis.set(title=title, xticks=[], yticks=[])
-    figure.colorbar(shown, ax=axes)
-    figure.savefig(settings.out / "vorticity.png", dpi=110)
-    plt.close(figure)
+    panels = {"start": start[0, 0], "reference at t = 1": truth[0, -1], f"{settings.physics} at t = 1": w[0, 0, -1]}
+    draw(settings.out / "vorticity.png", panels)
     print(f"\n{markdown([row])}\n\nTable and picture are in {settings.out}")
+
+
+def draw(path: Path, panels: dict[str, Tensor]) -> None:
+    """One flow at the beginning, and at the end as it is and as it was learned."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(10, 3.2), layout="constrained")
+    for axis, (title, image) in zip(axes, panels.items(), strict=True):
+        shown = axis.imshow(image.T.numpy(), origin="lower", cmap=ERROR, vmin=-3, vmax=3)
+        axis.set(title=title, xticks=[], yticks=[])
+    figure.colorbar(shown, ax=axes, label="vorticity")
+    save(figure, path)
 
 
 def _relative(w: Tensor, truth: Tensor) -> float:
@@ -225,4 +229,4 @@ def _relative(w: Tensor, truth: Tensor) -> float:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    run_example(main, Settings, __doc__)

@@ -10,13 +10,13 @@ the field a solve takes afterwards. Leaves table and picture in ``results/neural
 
 import math
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import _figures  # noqa: F401  draws into files
 import torch
-import tyro
+from _command_line import run_example, shorter
+from _figures import save
 from _tables import markdown, save_table
 from matplotlib import pyplot as plt
 from torch import Tensor, nn
@@ -147,15 +147,14 @@ def draw(path: Path, runs: list[dict[str, Any]]) -> None:
             axis.plot(*paths[-1, k, :2], ".", color=f"C{label}")
         row = run["row"]
         axis.set(title=f"{row['regularizer']}: {row['evaluations']} evaluations", xticks=[], yticks=[])
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save(figure, path)
 
 
 def main(settings: Settings) -> None:
     """Train, print, save, draw."""
     torch.set_num_threads(1)
     if settings.quick:
-        settings = replace(settings, steps=120)
+        settings = shorter(settings, steps=120)
     runs = []
     for name in DATA if settings.data == "both" else [settings.data]:
         for kind in ("none", "error", "local", "stiffness"):
@@ -168,4 +167,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    run_example(main, Settings, __doc__)

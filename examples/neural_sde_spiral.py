@@ -10,13 +10,13 @@ about a minute per regularizer on a core of its own. Leaves table and picture in
 """
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import _figures  # noqa: F401  draws into files
 import torch
-import tyro
+from _command_line import run_example, shorter
+from _figures import save
 from _tables import markdown, save_table
 from matplotlib import pyplot as plt
 from torch import Tensor, nn
@@ -137,16 +137,16 @@ def draw(path: Path, target: tuple[Tensor, Tensor], runs: list[dict[str, Any]]) 
                     spread = variance[:, k].sqrt()
                     axis.fill_between(TIMES, mean[:, k] - spread, mean[:, k] + spread, color=f"C{k}", alpha=0.2)
         axis.set(title=f"{run['row']['regularizer']}: {run['row']['evaluations']} evaluations", xlabel="t")
+    axes[0, 0].set(ylabel="mean, standard deviation")
     axes[0, 0].legend(fontsize=8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save(figure, path)
 
 
 def main(settings: Settings) -> None:
     """Train, print, save, draw."""
     torch.set_num_threads(1)
     if settings.quick:
-        settings = replace(settings, steps=30)
+        settings = shorter(settings, steps=30)
     target = moments(truth(10_000, torch.Generator().manual_seed(settings.seed)))
     kinds = ("none", "error", "stiffness") if settings.regularizer == "all" else (settings.regularizer,)
     runs = [train(kind, target, settings) for kind in kinds]
@@ -157,4 +157,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    run_example(main, Settings, __doc__)

@@ -19,10 +19,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import torch
-import tyro
+from _command_line import run_example, shorter
+from _figures import save
 from _tables import markdown, save_table
+from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -35,10 +37,6 @@ from neuralop_kit.optim.diagnostics import (
     sharpness,
     sparsity,
 )  # fmt: skip
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
-from matplotlib.ticker import LogLocator
 
 Make = Callable[[Any, float], torch.optim.Optimizer]
 # How to make it, and the largest of its learning rates; the others are 3, 9 and 27 times smaller.
@@ -195,8 +193,7 @@ def draw(path: Path, rows: list[dict[str, Any]], solutions: dict[str, Tensor], *
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter("")
         axis.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save(figure, path)
 
 
 def mean_square(solution: Tensor) -> float:
@@ -211,7 +208,7 @@ def main(settings: Settings) -> None:
     if unknown:
         raise SystemExit(f"expected optimizers among {', '.join(OPTIMIZERS)}, got {', '.join(sorted(unknown))}")
     if settings.quick:
-        settings = replace(settings, optimizers=("adam", "muon", "gauss_newton"), seeds=(0,), steps=600)
+        settings = shorter(settings, optimizers=("adam", "muon", "gauss_newton"), seeds=(0,), steps=600)
     rows: list[dict[str, Any]] = []
     solutions: dict[str, Tensor] = {}
     for name in tqdm(settings.optimizers, leave=False):
@@ -230,4 +227,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    run_example(main, Settings, __doc__)

@@ -3,6 +3,7 @@
     python examples/pinn_poisson.py
     python examples/pinn_poisson.py --optimizer gauss_newton --seconds 20 --seed 0 --json result.json
     python examples/pinn_poisson.py --problem poisson5d
+    python examples/pinn_poisson.py --quick
 
 -Laplace u = 2 pi^2 sin(pi x) sin(pi y) on the unit square, u = 0 on its boundary; a network 2-64-1 with tanh in
 float64, 900 random points inside and 120 on the boundary. Other problems: the heat equation, Burgers' equation with
@@ -20,10 +21,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import tyro
+from _command_line import run_example, shorter, writable
+from _figures import save
 from _tables import markdown
+from matplotlib import pyplot as plt
 
 from neuralop_kit.optim import HIG, SOAP, SPRING, GaussNewton, LevenbergMarquardt, Lion, Muon, SSBroyden, Sven
+from neuralop_kit.solvers.atomic import write_bytes
 from neuralop_kit.training.pinn import Burgers1D, Course, Heat1D, PointProblem, Poisson2D, Poisson5D, fit
 
 PROBLEMS: dict[str, PointProblem] = {
@@ -61,6 +65,7 @@ class Settings:
         threads: of the CPU.
         json: where the results go as JSON, besides the folder.
         out: folder of table and picture; by default ``results/pinn_PROBLEM``.
+        quick: one second for each optimizer, which shows their order but not how far they get.
     """
 
     problem: Literal["poisson", "heat", "burgers", "poisson5d"] = "poisson"
@@ -73,15 +78,11 @@ class Settings:
     threads: int = 1
     json: Path | None = None
     out: Path | None = None
+    quick: bool = False
 
 
 def draw(path: Path, problem: PointProblem, courses: Mapping[str, Course]) -> None:
     """The errors over time, and the error of the best solution at the test points, by their first two coordinates."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for i, (name, course) in enumerate(courses.items()):
         left.loglog(*zip(*course.errors, strict=True), label=name, linestyle="-" if i < 5 else "--")
@@ -96,15 +97,18 @@ def draw(path: Path, problem: PointProblem, courses: Mapping[str, Course]) -> No
     shown = right.scatter(*x[:, :2].T.numpy(), c=error.numpy(), s=4, marker="s", cmap="RdBu_r", vmin=-limit, vmax=limit)
     right.set(title=f"error of {best}", xlabel="first coordinate", ylabel="second coordinate")
     figure.colorbar(shown, ax=right)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save(figure, path)
 
 
 def main(settings: Settings) -> None:
     """Run, print, save, draw."""
+    if settings.quick:
+        settings = shorter(settings, seconds=1.0)
     torch.set_num_threads(settings.threads)
     problem = PROBLEMS[settings.problem]
     out = settings.out or Path("results") / f"pinn_{settings.problem}"
+    for folder in [out] if settings.json is None else [out, settings.json.parent]:
+        writable(folder)
     courses: dict[str, Course] = {}
     for name in OPTIMIZERS if settings.optimizer == "all" else [settings.optimizer]:
         course = fit(problem, OPTIMIZERS[name], seconds=settings.seconds, seed=settings.seed)
@@ -120,16 +124,15 @@ def main(settings: Settings) -> None:
         }
         for name, course in courses.items()
     ]
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "results.md").write_text(markdown(rows) + "\n")
+    write_bytes(out / "results.md", f"{markdown(rows)}\n".encode())
     draw(out / "convergence.png", problem, courses)
     described = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
     best = min(course.error for course in courses.values())
     content = {"relative_l2": best, "settings": described, "published": dict(problem.published), "rows": rows}
     for path in filter(None, [settings.json, out / "results.json"]):
-        path.write_text(json.dumps(content, indent=2) + "\n")
+        write_bytes(path, f"{json.dumps(content, indent=2)}\n".encode())
     print(f"\n{markdown(rows)}\n\nTable and picture are in {out}")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    run_example(main, Settings, __doc__)

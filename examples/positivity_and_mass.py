@@ -10,12 +10,12 @@ weight of 10 the mass grows sixfold while the network is iterated. Leaves a tabl
 ``results/positivity_and_mass``.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import _figures  # noqa: F401  draws into files
 import torch
-import tyro
+from _command_line import run_example, shorter
+from _figures import save
 from _optimizers import OptimizerName, finish, make_optimizer
 from _tables import markdown, save_table
 from matplotlib import pyplot as plt
@@ -123,7 +123,7 @@ def iterate(model: nn.Module, u: Tensor, steps: int) -> Tensor:
 def main(settings: Settings) -> None:
     """Train, iterate, compare, draw."""
     if settings.quick:
-        settings = replace(settings, resolution=32, steps=150, rollout=20)
+        settings = shorter(settings, resolution=32, steps=150, rollout=20)
     start = blobs(16, settings.resolution, torch.Generator().manual_seed(settings.seed + 1))
     truth = [start]
     for _ in range(settings.rollout):
@@ -155,13 +155,12 @@ def draw(path: Path, states: dict[str, Tensor]) -> None:
     figure, axes = plt.subplots(1, len(states), figsize=(3.6 * len(states), 3.4), layout="constrained")
     limit = states["truth"][0].max().item()
     for axis, (name, u) in zip(axes, states.items(), strict=True):
-        shown = axis.imshow(u[0, 0].T, origin="lower", cmap="RdBu", vmin=-limit, vmax=limit)
+        shown = axis.imshow(u[0, 0].T.numpy(), origin="lower", cmap="RdBu", vmin=-limit, vmax=limit)
         change = (u[0].sum() / states["truth"][0].sum() - 1).item()
         axis.set(title=f"{name}: mass {change:+.1%}, min {u[0].min().item():.1e}", xticks=[], yticks=[])
-    figure.colorbar(shown, ax=axes, shrink=0.8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    figure.colorbar(shown, ax=axes, shrink=0.8, label="concentration")
+    save(figure, path)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    run_example(main, Settings, __doc__)

@@ -11,13 +11,13 @@ predicting no change. Needs ``pip install neuralop-kit[sphere]``.
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
-import tyro
-from _figures import ERROR
+from _command_line import run_example, shorter
+from _figures import ERROR, save
 from _optimizers import OptimizerName, make_optimizer
 from _tables import markdown, save_table
 from torch import Tensor, nn
@@ -65,8 +65,8 @@ def load_data(settings: Settings) -> tuple[TaskDataset, TaskDataset]:
     """Training and test days, cut into pairs of states some hours apart."""
     n, sizes = settings.num_latitudes, {"train": settings.samples, "test": 10}
     folder = generate(
-        "shallow-water-sphere", settings.data / f"{n}-{settings.samples}", samples=sum(sizes.values()),
-        resolution=(n, 2 * n), splits=sizes, seed=settings.seed, workers=2, progress=True,
+        "shallow-water-sphere", settings.data / f"seed{settings.seed}" / f"{n}-{settings.samples}",
+        samples=sum(sizes.values()), resolution=(n, 2 * n), splits=sizes, seed=settings.seed, workers=2, progress=True,
     )  # fmt: skip
     task = Steps(stride=settings.hours)
     train, test = (open_dataset(folder, split, task=task) for split in ("train", "test"))
@@ -115,8 +115,8 @@ def draw(path: Path, maps: dict[str, Tensor], errors: dict[str, Tensor], *, doma
     limit = maps["truth"].abs().max().item()
     for k, (title, field) in enumerate(maps.items()):
         axis = figure.add_subplot(1, len(maps) + 1, k + 1, projection="mollweide")
-        place = (longitude - math.pi, math.pi / 2 - colatitude)
-        shown = axis.pcolormesh(*place, field, cmap=ERROR, vmin=-limit, vmax=limit, shading="nearest", rasterized=True)
+        place = ((longitude - math.pi).numpy(), (math.pi / 2 - colatitude).numpy())
+        shown = axis.pcolormesh(*place, field.numpy(), cmap=ERROR, vmin=-limit, vmax=limit, shading="nearest")
         axis.set(title=title, xticks=[], yticks=[])
     figure.colorbar(shown, ax=axis, shrink=0.7, label="vorticity [1/s]")
     axis = figure.add_subplot(1, len(maps) + 1, len(maps) + 1)
@@ -125,15 +125,13 @@ def draw(path: Path, maps: dict[str, Tensor], errors: dict[str, Tensor], *, doma
     axis.set(title="error of the rollout", xlabel="hours", ylabel="relative L2, channels scaled")
     axis.grid(alpha=0.3)
     axis.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save(figure, path)
 
 
 def main(settings: Settings) -> None:
     """Generate, train, roll out, draw."""
     if settings.quick:
-        settings = replace(settings, num_latitudes=24, samples=24, width=20, epochs=6)
+        settings = shorter(settings, num_latitudes=24, samples=24, width=20, epochs=6)
     data, test = load_data(settings)
     error = ScaledError(data)
     model = train_step(data, error, settings)
@@ -156,4 +154,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    run_example(main, Settings, __doc__)

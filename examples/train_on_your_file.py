@@ -11,14 +11,14 @@ picture and the trained operator in ``results/your_file``.
 """
 
 import warnings
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import _figures
 import h5py
 import numpy as np
 import torch
-import tyro
+from _command_line import run_example, shorter
+from _figures import COEFFICIENT, ERROR, SOLUTION, save
 from _optimizers import OptimizerName, SampleErrors, make_optimizer
 from _tables import markdown, save_table
 from matplotlib import pyplot as plt
@@ -89,12 +89,13 @@ def make_file(path: Path) -> Path:
     half_cell = torch.exp(1j * torch.pi * torch.arange(modes.shape[-1]) / num_points)
     centred = torch.fft.irfft(modes * half_cell, n=states.shape[-1])[..., ::4]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "w") as file:
+    unfinished = path.with_suffix(".tmp")
+    with h5py.File(unfinished, "w") as file:
         file["tensor"] = centred.float().numpy()
         file["x-coordinate"] = (np.arange(num_points, dtype="f4") + 0.5) / num_points
         file["t-coordinate"] = 0.05 * np.arange(frames + 1, dtype="f4")
         file.attrs["Nu"] = nu
-    return path
+    return unfinished.replace(path)
 
 
 def split(data: FieldDataset, max_pairs: int) -> tuple[Subset, Subset, range]:
@@ -160,7 +161,7 @@ def unchanged_scores(test: Subset, data: FieldDataset) -> dict[str, float]:
 def main(settings: Settings) -> None:
     """Read, train, test, draw."""
     if settings.quick:
-        settings = replace(settings, pairs=1000, epochs=8, width=24)
+        settings = shorter(settings, pairs=1000, epochs=8, width=24)
     path = settings.file or make_file(settings.out / "burgers.hdf5")
     print(describe(path, axes=settings.axes))
     with warnings.catch_warnings():
@@ -217,7 +218,7 @@ def draw_pair(path: Path, u: Tensor, truth: Tensor, predicted: Tensor) -> None:
             axis.set_title(title)
         axes[3].axis("off")
     else:
-        image = axes[0].imshow(plane(u[0]).T.float(), origin="lower", cmap=_figures.COEFFICIENT)
+        image = axes[0].imshow(plane(u[0]).T.float().numpy(), origin="lower", cmap=COEFFICIENT)
         axes[0].set_title("input")
         figure.colorbar(image, ax=axes[0], shrink=0.8)
         draw_three(axes[1:], plane(truth[0]), plane(predicted[0]), names=("x", "y"))
@@ -229,12 +230,12 @@ def draw_three(axes: np.ndarray, truth: Tensor, predicted: Tensor, *, names: tup
     error = predicted - truth
     low, high, size = truth.min().item(), truth.max().item(), error.abs().max().item()
     panels = [
-        ("truth", truth, low, high, _figures.SOLUTION),
-        ("prediction", predicted, low, high, _figures.SOLUTION),
-        ("error", error, -size, size, _figures.ERROR),
+        ("truth", truth, low, high, SOLUTION),
+        ("prediction", predicted, low, high, SOLUTION),
+        ("error", error, -size, size, ERROR),
     ]
     for axis, (title, field, bottom, top, colours) in zip(axes, panels, strict=True):
-        image = axis.imshow(field.T, origin="lower", aspect="auto", vmin=bottom, vmax=top, cmap=colours)
+        image = axis.imshow(field.T.numpy(), origin="lower", aspect="auto", vmin=bottom, vmax=top, cmap=colours)
         axis.set(title=title, xlabel=names[0], ylabel=names[1])
         axis.figure.colorbar(image, ax=axis, shrink=0.8)
 
@@ -244,12 +245,5 @@ def plane(field: Tensor) -> Tensor:
     return field if field.ndim == 2 else field[..., field.shape[-1] // 2]
 
 
-def save(figure: plt.Figure, path: Path) -> None:
-    """Into a folder that may not be there yet."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    run_example(main, Settings, __doc__)

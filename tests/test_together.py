@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_it_trains_with_any_optimizer_from_gradients(example):
     for name in ("soap", "muon", "nvrm"):
         settings = example.Settings(resolution=16, steps=6, optimizer=name)
         before, after = (
-            example.evaluate(example.train(data, example.replace(settings, steps=steps), weight=0.1), data)[0]
+            example.evaluate(example.train(data, replace(settings, steps=steps), weight=0.1), data)[0]
             for steps in (0, 6)
         )
         assert after["at t = 2"] < before["at t = 2"], name
