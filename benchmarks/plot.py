@@ -1,10 +1,12 @@
 """A picture of all ratios, where matplotlib is installed."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.records import Record
 from benchmarks.report import natural
+from neuralop_kit.solvers.atomic import write_bytes
 
 
 def plot_ratios(records: Sequence[Record], path: Path) -> bool:
@@ -36,5 +38,7 @@ def plot_ratios(records: Sequence[Record], path: Path) -> bool:
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.grid(axis="x", which="both", alpha=0.3)
     axes.set_xlabel("peer's time / ours (right of 1: ours is faster)")
-    figure.savefig(path, dpi=120)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=120)
+    write_bytes(path, content.getvalue())
     return True

@@ -86,7 +86,10 @@ def load_records(folder: Path) -> list[Record]:
     """
     records = []
     for path in sorted(folder.rglob("*.json")):
-        content = json.loads(path.read_text())
+        try:
+            content = json.loads(path.read_text())
+        except ValueError as reason:
+            raise ValueError(f"expected JSON in {path.name}, got something else ({reason}); delete it") from reason
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise ValueError(f"expected schema {SCHEMA!r} in {path.name}, got another file; move or delete it")
         record = Record(**content)

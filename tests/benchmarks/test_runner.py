@@ -223,8 +223,59 @@ def test_patterns(bench, capsys, patterns, expected):
 
 
 def test_a_pattern_that_matches_nothing_is_said(bench, capsys):
-    assert bench(GOOD, arguments=["--run", "nothing"]) == (1, {})
-    assert "see --list" in capsys.readouterr().err
+    for others in ([], ["--run", "sine"]):
+        assert bench(GOOD, arguments=[*others, "--run", "nothing"]) == (1, {})
+        assert "expected --run nothing to match" in capsys.readouterr().err
+
+
+def test_an_entry_of_the_other_profile_is_named(bench, capsys):
+    assert bench(MANY.replace("case=CASE", "case=CASE, quick=False"), arguments=["--run", "cosine/16"]) == (1, {})
+    assert "only layers/cosine/16 of the other one; choose it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--device", "abacus"], "expected a device of this machine, got 'abacus'"),
+        (["--threads", "-2"], "expected a positive number, got '-2'"),
+        (["--entries", "no/such/folder"], "expected a folder, got no/such/folder"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(arguments, said, capsys):
+    with pytest.raises(SystemExit):
+        command.main(arguments)
+    assert said in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_take_the_results_is_found_before_the_first_entry(bench, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command, "run", lambda *_: pytest.fail("an entry ran"))
+    (tmp_path / "file").touch()
+    assert bench(GOOD, arguments=["--out", str(tmp_path / "file")])[0] == 1
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "one.json").write_text('{"schema": "neural')
+    assert bench(GOOD, arguments=["--out", str(tmp_path / "cut")])[0] == 1
+    assert "expected JSON in one.json" in capsys.readouterr().err
+
+
+def test_a_report_of_nothing_says_so(tmp_path, capsys):
+    for folder in (tmp_path, tmp_path / "missing"):
+        assert command.main(["--report", "--out", str(folder)]) == 1
+        assert "expected results, got none" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_keeps_and_reports_what_it_has(bench, tmp_path, capsys, monkeypatch):
+    run = command.run
+
+    def until_the_third(entry, setting):
+        if entry.name == "layers/cosine/8":
+            raise KeyboardInterrupt
+        return run(entry, setting)
+
+    monkeypatch.setattr(command, "run", until_the_third)
+    status, records = bench(GOOD, MANY)
+    assert (status, set(records)) == (130, {"layers/cosine/128", "layers/cosine/16"})
+    assert "interrupted; 2 of 4 entries" in capsys.readouterr().err
+    assert "128" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_later_run_replaces_its_own_records_and_keeps_the_others(bench, tmp_path, capsys):
