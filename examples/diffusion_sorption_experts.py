@@ -221,8 +221,8 @@ def draw(path: Path, truth: Tensor, fields: dict[str, Tensor]) -> None:
     axes[0].set(title="reference", xlabel="x", ylabel="root of time, in units of that of 500")
     for axis, (name, u) in zip(axes[1:], fields.items(), strict=True):
         shown = axis.imshow((u - truth).numpy(), cmap="RdBu_r", vmin=-0.2, vmax=0.2, **options)
-        axis.axhline(SEEN, color="grey", lw=0.8)
-        axis.text(0.98, SEEN + 0.02, "not trained on", color="grey", fontsize=8, ha="right")
+        axis.axhline(SEEN, color="black", lw=0.8)
+        axis.text(0.98, SEEN + 0.02, "not trained on", fontsize=8, ha="right")
         axis.set(title=f"error of {name}", xlabel="x")
     figure.colorbar(shown, ax=axes, shrink=0.8, label="error")
     save(figure, path)
