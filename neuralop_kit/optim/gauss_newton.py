@@ -143,6 +143,6 @@ class HIG(GramOptimizer):
     ) -> None:
         filter_ = Power(exponent=exponent, rtol=rtol)
         super().__init__(
-            params, lr, filter_=filter_, control=control or AdaptiveHalving(), engine=engine, weights=weights,
-            weight_decay=weight_decay,
+            params, lr, filter_=filter_, control=control or AdaptiveHalving(geodesic_acceleration=False),
+            engine=engine, weights=weights, weight_decay=weight_decay,
         )  # fmt: skip

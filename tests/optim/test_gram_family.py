@@ -399,7 +399,8 @@ def test_a_filter_too_soft_is_made_harder_and_not_taken_for_the_end():
     optimizer.state[weight]["softness"] = 1.0
     for _ in range(5):
         optimizer.step(lambda: scales * weight + torch.tensor([0.0, 1e-6, 1.0], dtype=torch.float64))
-        assert optimizer.info.num_trials <= 2
+        # Two of them ask whether the residual is curved.
+        assert optimizer.info.num_trials <= 4
     assert weight[1].item() == pytest.approx(-1.0, abs=1e-3)
 
 

@@ -39,7 +39,7 @@ class Never(StepControl):
     """Asks for a direction, and stays."""
 
     def choose(self, problem: Linearized, memory) -> Choice:
-        problem.direction(problem.filter)
+        problem.path(problem.filter)
         return Choice(None, 0.0, problem.loss)
 
 

@@ -46,6 +46,10 @@ class Engine(ABC):
         """The loss ``0.5 |r|^2``, from the scaled residuals that this process sees."""
         return 0.5 * r.square().sum()
 
+    def whole(self, r: Tensor) -> Tensor:
+        """The residual of all processes, from the scaled residuals that this one sees."""
+        return r
+
     def norm(self, direction: Tensor) -> Tensor:
         """The length of a step in all parameters, from the part of it that this process has."""
         return direction.norm()

@@ -127,7 +127,7 @@ class GramOptimizer(KitOptimizer):
             problem.restore()
             raise
         self.info = StepInfo(
-            status="stayed" if choice.direction is None else "moved", loss=problem.loss, new_loss=choice.loss,
+            status="stayed" if choice.path is None else "moved", loss=problem.loss, new_loss=choice.loss,
             step_size=choice.size, rank=problem.system.rank, num_rows=problem.jacobian.num_rows,
             num_parameters=problem.jacobian.num_columns, num_trials=problem.num_trials, reason=choice.reason,
         )  # fmt: skip

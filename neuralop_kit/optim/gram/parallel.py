@@ -41,7 +41,7 @@ class DataParallel(Engine):
         self.engine = engine or Automatic()
         super().__init__(memory_budget=self.engine.memory_budget)
         self.group = group
-        self._scale = torch.ones(0)
+        self._scale, self._counts = torch.ones(0), [0]
 
     def linearize(self, function: ResidualFunction, parameters: Sequence[Tensor], weights: Weights) -> Linearization:
         """See :class:`Engine`."""
@@ -67,12 +67,16 @@ class DataParallel(Engine):
             raise NonFiniteError(f"expected finite residuals on all ranks, got a failure on rank {layouts.index(None)}")
         if len({layout.kinds for layout in layouts}) > 1:
             raise ArgumentError("expected the same layers and blocks on all ranks, got different ones; use BatchedVJP")
-        self._scale = _scale(r, sizes, layouts)
-        return self._gather(r * self._scale, [layout.num_rows for layout in layouts]), self._join(jacobian, layouts)
+        self._scale, self._counts = _scale(r, sizes, layouts), [layout.num_rows for layout in layouts]
+        return self.whole(r), self._join(jacobian, layouts)
 
     def total(self, r: Tensor) -> Tensor:
         """Of the residuals of all ranks."""
         return _summed(super().total(r * self._scale), self.group)
+
+    def whole(self, r: Tensor) -> Tensor:
+        """Of all ranks, one after the other."""
+        return self._gather(r * self._scale, self._counts)
 
     def agreed(self, direction: Tensor) -> Tensor:
         """That of the first rank of the group."""

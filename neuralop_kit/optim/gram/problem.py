@@ -9,6 +9,7 @@ from torch import Tensor
 from neuralop_kit.optim.base import real_view, state_dtype
 from neuralop_kit.optim.gram.control import Choice
 from neuralop_kit.optim.gram.filters import Filter
+from neuralop_kit.optim.gram.path import LONGEST_BEND, Path
 from neuralop_kit.optim.gram.residual import ResidualFunction, joined, residual_blocks
 from neuralop_kit.optim.gram.systems import factorize
 from neuralop_kit.optim.gram.vjp import real_size
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # Losses of two calls may differ by some units more than the rounding of one.
 _LOST_UNITS = 100.0
+# Of a whole step, for second differences of the residual along it.
+_SPACING = 0.03
 
 
 class LinearProblem:
@@ -56,8 +59,8 @@ class LinearProblem:
         """The weights before the first move; copied no earlier, as the Gram matrix needs the memory before."""
         return [real_view(p.detach()).clone() for p in self.parameters]
 
-    def direction(self, filter_: Filter) -> Tensor:
-        """The displacement of all weights by a whole step: momentum, rates, limit and decay included."""
+    def path(self, filter_: Filter) -> Path:
+        """The line along the displacement by a whole step: momentum, rates, limit and decay included."""
         previous, limit = self._previous_increment(), self.optimizer.max_norm
         if previous is None:
             increment = self.system.solve(self.r, filter_)
@@ -70,29 +73,47 @@ class LinearProblem:
             step *= limit / self.optimizer.engine.norm(step).clamp_min(limit)
         if self.decays.any():
             step -= self.rates * self.decays * torch.cat([start.flatten().double() for start in self.start])
-        return self.optimizer.engine.agreed(step)
+        return Path(self.optimizer.engine.agreed(step))
 
-    def trial(self, direction: Tensor, size: float) -> float:
-        """The loss after ``size`` times the direction; infinite where the residual is not finite."""
+    def bent(self, path: Path, filter_: Filter) -> Path:
+        """The line as a parabola, from two calls of the residual; as it is where they do not show that it bends."""
+        engine, line = self.optimizer.engine, Path(path.direction)
+        ahead, behind = (engine.whole(self._residual(line, size)) for size in (_SPACING, -_SPACING))
+        difference = ahead - 2 * self.r + behind
+        # What is not finite is no size either. All processes must do the same.
+        size = engine.agreed(difference.norm())
+        if not (4 * self.residual_rounding < size) & (size < float("inf")):
+            return line
+        bend = self.system.solve(-0.5 / _SPACING**2 * difference, filter_)
+        # The direction knows the rates already; but weights that stand still are not to move now.
+        bend = engine.agreed(bend.mul_(self.rates / self.rates.max()))
+        lengths = engine.norm(line.direction), engine.norm(bend)
+        return Path(line.direction, bend, LONGEST_BEND * lengths[0] / lengths[1].clamp_min(1e-300))
+
+    def trial(self, path: Path, size: float) -> float:
+        """The loss on the path; infinite where the residual is not finite."""
+        loss = self.optimizer.engine.total(self._residual(path, size)).item()
+        return loss if loss < float("inf") else float("inf")
+
+    def _residual(self, path: Path, size: float) -> Tensor:
+        """The residual on the path, as this process sees it."""
         if self.draws and not self.num_trials:
             self._check_repeats()
         self.num_trials += 1
-        self._place(direction, size)
-        loss = self._evaluate()
-        return loss if loss < float("inf") else float("inf")
+        self._place(path, size)
+        return self._evaluate()
 
-    def _evaluate(self) -> float:
-        """The loss at the present weights."""
+    def _evaluate(self) -> Tensor:
+        """The residual at the present weights."""
         with torch.enable_grad():
-            r = joined(residual_blocks(self.function(), self.optimizer.weights))
-        return self.optimizer.engine.total(r).item()
+            return joined(residual_blocks(self.function(), self.optimizer.weights))
 
     def _check_repeats(self) -> None:
         """Raise an :class:`ArgumentError` if another call at the same weights gives another loss.
 
         Asked only of functions that draw random numbers: with a seed of their own each time they may.
         """
-        loss = self._evaluate()
+        loss = self.optimizer.engine.total(self._evaluate()).item()
         tolerance = max(self.jacobian.factor_eps, torch.finfo(torch.float64).eps) ** 0.5
         if abs(loss - self.loss) > tolerance * self.loss + _LOST_UNITS * self.rounding.item():
             raise ArgumentError(
@@ -101,17 +122,17 @@ class LinearProblem:
                 "model.eval()"
             )
 
-    def predicted(self, direction: Tensor, size: float) -> float:
+    def predicted(self, path: Path, size: float) -> float:
         """The loss of the linear model there."""
-        return 0.5 * (self.r + size * self.jacobian.times(direction)).square().sum().item()
+        return 0.5 * (self.r + size * self.jacobian.times(path.direction)).square().sum().item()
 
-    def slope(self, direction: Tensor) -> float:
-        """The derivative of the loss along the direction."""
-        return torch.dot(self.r, self.jacobian.times(direction)).item()
+    def slope(self, path: Path) -> float:
+        """The derivative of the loss at the beginning of the path."""
+        return torch.dot(self.r, self.jacobian.times(path.direction)).item()
 
-    def promises_nothing(self, direction: Tensor) -> bool:
+    def promises_nothing(self, path: Path) -> bool:
         """Whether the linear model promises less, at the best size up to one, than the rounding of the loss."""
-        image = self.jacobian.times(direction)
+        image = self.jacobian.times(path.direction)
         slope, curvature = torch.dot(self.r, image).abs(), image.square().sum()
         size = (slope / curvature.clamp_min(1e-300)).clamp_max(1.0)
         gain = size * (slope - 0.5 * size * curvature)
@@ -120,27 +141,28 @@ class LinearProblem:
 
     @cached_property
     def rounding(self) -> Tensor:
-        """Of the loss: ``d |r| / sqrt(rows) + d^2 / 2`` with ``d = eps (|r| + |J theta|)``, the rounding of r.
+        """Of the loss: ``d |r| / sqrt(rows) + d^2 / 2`` with the rounding d of r; errors of rows are independent."""
+        error = self.residual_rounding
+        return error * (self.r.norm() / len(self.r) ** 0.5 + 0.5 * error)
 
-        That of the weights is in d, as every evaluation has it; errors of rows are taken as independent.
-        """
+    @cached_property
+    def residual_rounding(self) -> Tensor:
+        """``eps (|r| + |J theta|)``: that of the weights is in it, as every evaluation has it."""
         theta = torch.cat([start.flatten().double() for start in self.start])
         eps = max(self.jacobian.factor_eps, torch.finfo(torch.float64).eps)
-        size = self.r.norm()
-        error = eps * (size + self.jacobian.times(theta).norm())
-        return error * (size / len(self.r) ** 0.5 + 0.5 * error)
+        return eps * (self.r.norm() + self.jacobian.times(theta).norm())
 
     def accept(self, choice: Choice) -> None:
         """Move to where the control chose to go, and remember the increment; the linear problem is given up."""
         # It is the largest thing in memory.
         del self.system, self.jacobian
-        if choice.direction is None:
+        if choice.path is None:
             self.restore()
             for parameter in self.parameters:
                 # A memory that leads nowhere would do so again in the next step, however soft the filter.
                 self.optimizer.state[parameter].pop("increment", None)
             return
-        self._place(choice.direction, choice.size)
+        self._place(choice.path, choice.size)
         if self.optimizer.momentum:
             sizes = [real_size(p) for p in self.parameters]
             for parameter, part in zip(self.parameters, self.increment.split(sizes), strict=True):
@@ -163,11 +185,11 @@ class LinearProblem:
         parts = [state["increment"].double() if "increment" in state else _constant(p, 0.0) for p, state in found]
         return self.optimizer.momentum * torch.cat(parts)
 
-    def _place(self, direction: Tensor, size: float) -> None:
-        """Write all weights: the start plus ``size`` times the direction, added in float64 and rounded once."""
-        parts = direction.split([real_size(p) for p in self.parameters])
+    def _place(self, path: Path, size: float) -> None:
+        """Write all weights: the start plus the displacement, added in float64 and rounded once."""
+        parts = path.displacement(size).split([real_size(p) for p in self.parameters])
         for parameter, start, part in zip(self.parameters, self.start, parts, strict=True):
-            torch.add(start, part.view(start.shape), alpha=size, out=real_view(parameter.data))
+            torch.add(start, part.view(start.shape), out=real_view(parameter.data))
 
 
 def _per_weight(rows: list[tuple[Tensor, dict[str, Any]]], name: str) -> Tensor:
