@@ -1,7 +1,7 @@
 """What the optimizers of this package share: one step, states that keep their precision, clear refusals."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from neuralop_kit.solvers.errors import ArgumentError
 
 Group = dict[str, Any]
 State = dict[str, Any]
+Result = TypeVar("Result")
 StepKind = Literal["gradient", "closure", "residual", "value"]
 
 
@@ -43,6 +44,12 @@ class KitOptimizer(Optimizer):
     step_kind: ClassVar[StepKind] = "gradient"
     needs_whole: ClassVar[str] = ""
     instead: ClassVar[str] = f"keep the model whole with DistributedDataParallel, or take {ELEMENTWISE}"
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.step_kind != "gradient" and "step" in cls.__dict__:
+            # Traced, it falls into dozens of graphs, and what it looks for in the function is not seen there.
+            cls.step = torch.compiler.disable(cls.step)  # type: ignore[method-assign]
 
     def __init__(self, params: ParamsT, defaults: Group) -> None:
         super().__init__(params, defaults)
@@ -156,6 +163,19 @@ def dense_gradient(parameter: Tensor, optimizer: str) -> Tensor:
 def state_dtype(parameter: Tensor) -> torch.dtype:
     """dtype of moments and factors: that of the parameter, but no less precise than float32."""
     return torch.promote_types(parameter.dtype, torch.float32)
+
+
+def as_written(function: Callable[[], Result]) -> Callable[[], Result]:
+    """``function``, in which what ``torch.compile`` was made of runs as it was written.
+
+    Compiled code can be differentiated backwards and once; what looks at its operations sees none.
+    """
+
+    def run() -> Result:
+        with torch.compiler.set_stance("force_eager"):
+            return function()
+
+    return run
 
 
 def descend(parameter: Tensor, direction: Tensor, lr: float | Tensor) -> None:

@@ -8,6 +8,7 @@ from torch.autograd import forward_ad
 from torch.optim.optimizer import ParamsT
 from torch.overrides import TorchFunctionMode
 
+from neuralop_kit.optim.base import as_written
 from neuralop_kit.optim.noise import Noise, Rademacher
 from neuralop_kit.optim.zeroth_order import LossFunction, ZerothOrder, single_loss
 
@@ -18,7 +19,7 @@ class ForwardGradient(ZerothOrder):
         g = 1/n sum_i (grad L . z_i) z_i
 
     Unbiased, without a radius; the variance is that of :class:`SPSA`. Every operation in the loss needs a forward
-    derivative.
+    derivative; compiled code has none, and a compiled network runs as it was written.
 
     Args:
         params, lr, num_samples, weight_decay, generator: see :class:`ZerothOrder`.
@@ -57,7 +58,7 @@ class ForwardGradient(ZerothOrder):
             with forward_ad.dual_level():
                 duals = {id(p): forward_ad.make_dual(p.detach(), z) for p, z in self.directions(seed)}
                 with _Replace(duals):
-                    value = single_loss(function())
+                    value = single_loss(as_written(function)())
                 loss, slope = forward_ad.unpack_dual(value)
             losses.append(loss.double())
             slopes.append(torch.zeros_like(losses[-1]) if slope is None else slope.double() / len(seeds))

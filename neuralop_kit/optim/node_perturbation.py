@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 from torch.overrides import TorchFunctionMode
 
+from neuralop_kit.optim.base import as_written
 from neuralop_kit.optim.noise import Noise, Rademacher
 from neuralop_kit.optim.spsa import check_radius
 from neuralop_kit.optim.zeroth_order import LossFunction, ZerothOrder
@@ -34,7 +35,8 @@ class NodePerturbation(ZerothOrder):
 
     Parameters that are used in any other way (of norms, spectral convolutions, attention) are perturbed themselves, as
     in :class:`SPSA`, in the same passes. Layers are known by the calls of ``torch.nn.functional.linear``,
-    ``conv1d`` to ``conv3d`` and the transposed ones, which must come in the same order in each pass.
+    ``conv1d`` to ``conv3d`` and the transposed ones, which must come in the same order in each pass; a compiled network
+    runs as it was written.
 
     Args:
         params, lr, num_samples, weight_decay, generator: see :class:`ZerothOrder`.
@@ -85,6 +87,7 @@ class NodePerturbation(ZerothOrder):
                 "expected a single process for NodePerturbation, got several; use SPSA, whose step is the same on "
                 "every rank"
             )
+        function = as_written(function)
         watch = _Watch({id(p) for p in self._parameters()})
         with watch:
             losses = _losses(function())

@@ -11,40 +11,22 @@ class TestLion(GradientContract):
         return LionRule(lr, weight_decay)
 """
 
-from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch._dynamo.backends.debugging import aot_eager
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuralop_kit.solvers.errors import ArgumentError
-from tests.contracts.optimizer import OptimizerContract, Problem, as_numpy, assert_same_weights
+from tests.contracts.optimizer import CountingBackend, OptimizerContract, Problem, as_numpy, assert_same_weights
 
 
 class Rule(Protocol):
     """One weight's rule, written plainly in numpy; complex weights come as complex arrays."""
 
     def step(self, weight: np.ndarray, gradient: np.ndarray) -> np.ndarray: ...
-
-
-class CountingBackend:
-    """Runs graphs as they are, and counts how often."""
-
-    def __init__(self) -> None:
-        self.num_runs = 0
-
-    def __call__(self, graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
-        run = aot_eager(graph, inputs)
-
-        def counted(*args: Any) -> Any:
-            self.num_runs += 1
-            return run(*args)
-
-        return counted
 
 
 class NoReads(TorchDispatchMode):

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.backends.debugging import aot_eager
 from torch.optim import Optimizer
 
 from neuralop_kit.solvers.errors import ArgumentError
@@ -55,6 +56,22 @@ class Problem(nn.Module):
 
     def complex_weights(self) -> list[nn.Parameter]:
         return [self.modes, self.square_modes, self.phases]
+
+
+class CountingBackend:
+    """Runs graphs as they are, and counts how often."""
+
+    def __init__(self) -> None:
+        self.num_runs = 0
+
+    def __call__(self, graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+        run = aot_eager(graph, inputs)
+
+        def counted(*args: Any) -> Any:
+            self.num_runs += 1
+            return run(*args)
+
+        return counted
 
 
 class OptimizerContract:
@@ -235,6 +252,16 @@ class OptimizerContract:
             self.finish(optimizer)
         for a, b in zip(problem.parameters(), other.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+    def test_compiled_step_equals_the_plain_one(self):
+        # Bit by bit, as it is not traced; those that are have a test of their own.
+        graphs, problem, other = CountingBackend(), Problem(), Problem()
+        optimizer, plain = self.optimizer(problem), self.optimizer(other)
+        optimizer.step = torch.compile(optimizer.step, backend=graphs)
+        self.advance(optimizer, problem, 4)
+        self.advance(plain, other, 4)
+        assert_same_weights(problem, other)
+        assert graphs.num_runs == 0
 
     def test_two_runs_are_the_same(self):
         runs = [Problem(), Problem()]

@@ -11,6 +11,7 @@ from neuralop_kit import Domain
 from neuralop_kit.models import MgNO
 from neuralop_kit.optim import DeltaGD
 from neuralop_kit.solvers.errors import ArgumentError
+from tests.contracts.optimizer import CountingBackend
 
 
 @pytest.fixture
@@ -157,6 +158,23 @@ def test_a_copy_watches_the_copy_of_the_model(layer):
         backward(model, x)
         owner.step()
     assert torch.equal(layer.weight, other.weight)
+
+
+def test_compiled_steps_and_layers_are_watched_alike(layer):
+    other, graphs = copy.deepcopy(layer), CountingBackend()
+    optimizer, plain = DeltaGD(layer, 0.2, weight_decay=0.1), DeltaGD(other, 0.2, weight_decay=0.1)
+    schedules = [torch.optim.lr_scheduler.ExponentialLR(o, 0.9) for o in (optimizer, plain)]
+    compiled, step = torch.compile(layer, backend=graphs), torch.compile(optimizer.step, backend=graphs)
+    with torch._dynamo.config.patch(recompile_limit=4, fail_on_recompile_limit_hit=True):
+        for x in torch.randn(6, 5, 4, dtype=torch.float64):
+            backward(compiled, x)
+            step()
+            backward(other, x)
+            plain.step()
+            for schedule in schedules:
+                schedule.step()
+    torch.testing.assert_close(layer.weight, other.weight, rtol=1e-12, atol=1e-12)
+    assert graphs.num_runs == 12
 
 
 def test_bad_values_are_refused(layer):

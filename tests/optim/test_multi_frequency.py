@@ -27,19 +27,6 @@ def steps(optimizer: torch.optim.Optimizer, problem: Problem, count: int) -> Non
         optimizer.step()
 
 
-def test_under_compile_steps_are_counted():
-    torch._dynamo.reset()
-    ours, plain = Problem(), Problem()
-    optimizer = MultiFrequency(torch.optim.SGD(ours.parameters(), lr=1e-2), (2,))
-    compiled = torch.compile(optimizer.step, backend="eager")
-    for _ in range(4):
-        optimizer.zero_grad()
-        ours.loss().backward()
-        compiled()
-    steps(MultiFrequency(torch.optim.SGD(plain.parameters(), lr=1e-2), (2,)), plain, 4)
-    assert_same_weights(ours, plain)
-
-
 @pytest.mark.parametrize("base", [torch.optim.SGD, torch.optim.AdamW, Lion])
 def test_period_one_is_the_base_bit_by_bit(base):
     ours, plain = Problem(), Problem()

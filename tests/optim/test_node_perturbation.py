@@ -15,6 +15,7 @@ class TestNodePerturbation(ValueContract):
     # No weight of the problem is in a layer: all of them are perturbed themselves, but for those that are not used.
     lr = 0.1
     moves_unused_weights = False
+    runs_compiled = False
 
     def make(self, groups, lr, **options):
         return NodePerturbation(groups, lr, num_samples=2, generator=generator(), **options)

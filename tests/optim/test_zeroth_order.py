@@ -10,7 +10,7 @@ from torch import nn
 from neuralop_kit.optim import SPSA, EvolutionStrategy, ForwardGradient, Gaussian
 from neuralop_kit.optim.spsa import centred_ranks
 from neuralop_kit.solvers.errors import ArgumentError
-from tests.contracts.optimizer import OptimizerContract, Problem, assert_same_weights
+from tests.contracts.optimizer import CountingBackend, OptimizerContract, Problem, assert_same_weights
 
 NUM_WEIGHTS, NUM_DRAWS = 4, 4000
 
@@ -24,6 +24,8 @@ class ValueContract(OptimizerContract):
     num_descent = 150
     descent = 0.3
     moves_unused_weights = True
+    # Whether what is compiled in the loss runs compiled, or as it was written.
+    runs_compiled = True
 
     def test_a_loss_that_is_not_finite_is_refused(self):
         problem = Problem()
@@ -60,6 +62,19 @@ class ValueContract(OptimizerContract):
                 optimizer.step(lambda losses=losses: losses.pop()())
             assert_same_weights(problem, other)
 
+    def test_a_compiled_network_makes_no_difference(self):
+        ends, graphs, x = [], CountingBackend(), torch.randn(5, 2, dtype=torch.float64)
+        for is_compiled in (False, True):
+            torch.manual_seed(0)
+            network = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)).double()
+            optimizer = self.make(list(network.parameters()), self.lr)
+            called = torch.compile(network, backend=graphs) if is_compiled else network
+            for _ in range(3):
+                optimizer.step(lambda called=called: (called(x).squeeze(1) - 1).square().mean())
+            ends.append(network)
+        assert_same_weights(*ends)
+        assert (graphs.num_runs > 0) == self.runs_compiled
+
     def test_several_losses_are_refused(self):
         weight = nn.Parameter(torch.ones(3))
         with pytest.raises(ArgumentError, match="loss"):
@@ -91,6 +106,7 @@ class TestEvolutionStrategy(ValueContract):
 
 class TestForwardGradient(ValueContract):
     lr = 0.1
+    runs_compiled = False
 
     def make(self, groups, lr, **options):
         return ForwardGradient(groups, lr, num_samples=2, generator=generator(), **options)
