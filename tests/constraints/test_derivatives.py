@@ -57,6 +57,14 @@ def test_spectral_derivatives_are_exact(num_points, order):
     torch.testing.assert_close(ours, exact, rtol=0, atol=1e-9)
 
 
+def test_spectral_derivatives_of_an_empty_batch_are_empty_and_have_gradients():
+    u = torch.zeros(0, 2, 8, requires_grad=True)
+    slope = SpectralDerivative()(u, Domain.periodic((1.0,)), 0, order=1)
+    assert slope.shape == u.shape
+    slope.sum().backward()
+    assert u.grad.shape == u.shape
+
+
 @pytest.mark.parametrize("nodes", NODES)
 @pytest.mark.parametrize("at_stop", [False, True])
 @pytest.mark.parametrize("order", [0, 1])
