@@ -44,6 +44,7 @@ class ConservationConstraint(nn.Module):
     @in_single_at_least
     def forward(self, u: Tensor, totals: Tensor) -> tuple[Tensor, SolveInfo]:
         """The corrected field, and what holds."""
+        check_field(u, self.domain)
         check_totals(totals, u)
         w = self.domain.weights(u.shape[2:], dtype=u.dtype, device=u.device)
         measure = w.sum()

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from neuralop_kit.layers.checks import check_real, check_tensor
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ShapeError
 from neuralop_kit.solvers.status import SolveInfo
@@ -14,13 +15,20 @@ Info = TypeVar("Info", bound=SolveInfo)
 
 
 def check_field(u: Tensor, domain: Domain, *, channels: int | None = None) -> None:
-    """Raise a :class:`ShapeError` unless ``u`` is a field on ``domain``, with so many channels if given."""
+    """Raise unless ``u`` is a real field on ``domain``, with so many channels if given.
+
+    Raises:
+        ShapeError: the rank or the number of channels is another one.
+        ArgumentError: it is no tensor, or the values are complex numbers or integers.
+    """
+    check_tensor(u)
     if u.ndim != 2 + domain.num_dims or (channels is not None and u.shape[1] != channels):
         wanted = "channel" if channels is None else channels
         raise ShapeError(
             f"expected a field of shape (batch, {wanted}, *space) with {domain.num_dims} space axes, "
             f"got {tuple(u.shape)}; a single channel still needs its axis: u[:, None]"
         )
+    check_real(u)
 
 
 def check_totals(totals: Tensor, u: Tensor) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from neuralop_kit.convert.grid import Layout, Line, as_line, hold, input_layout, lines_of, sizes_at
 from neuralop_kit.convert.registry import Edge
 from neuralop_kit.convert.sampling import move, refine_dim
+from neuralop_kit.layers.checks import check_tensor
 from neuralop_kit.layers.resample import Resample
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ShapeError
@@ -34,6 +35,7 @@ class Grid:
 
     def check(self, u: Tensor) -> None:
         """Raise a :class:`ShapeError` unless this is a field of the right channels."""
+        check_tensor(u)
         if u.ndim != 2 + self.domain.num_dims or u.shape[1] != self.channels:
             raise ShapeError(
                 f"expected a field of shape (batch, {self.channels}, *space) with {self.domain.num_dims} space axes, "

@@ -1,5 +1,6 @@
 """What layers ask of a field before they touch it."""
 
+import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -11,8 +12,9 @@ def check_field(u: Tensor, channels: int | None, num_dims: int) -> None:
 
     Raises:
         ShapeError: the rank or the number of channels is another one.
-        ArgumentError: the values are complex numbers or integers.
+        ArgumentError: it is no tensor, or the values are complex numbers or integers.
     """
+    check_tensor(u)
     if u.ndim != 2 + num_dims or (channels is not None and u.shape[1] != channels):
         raise ShapeError(
             f"expected a field of shape (batch, {channels or 'channel'}, *space) with {num_dims} space axes, "
@@ -21,12 +23,27 @@ def check_field(u: Tensor, channels: int | None, num_dims: int) -> None:
     check_real(u)
 
 
+def check_tensor(u: object) -> None:
+    """Raise an :class:`ArgumentError` for arrays of numpy, lists of numbers and the like."""
+    if not isinstance(u, Tensor):
+        raise ArgumentError(f"expected a tensor, got {type(u).__name__}; torch.as_tensor makes one of an array")
+
+
 def check_real(u: Tensor) -> None:
     """Raise an :class:`ArgumentError` if the values are complex numbers or integers."""
     if not u.is_floating_point():
         raise ArgumentError(
             f"expected a field of real floating point numbers, got {u.dtype}; give complex numbers as two channels, "
             "integers as u.float()"
+        )
+
+
+def check_dtype(u: Tensor, weight: Tensor) -> None:
+    """Raise an :class:`ArgumentError` where field and weights differ in dtype and autocast does not see to it."""
+    if u.dtype != weight.dtype and not torch.is_autocast_enabled(u.device.type):
+        raise ArgumentError(
+            f"expected a field of {weight.dtype}, as the weights are, got {u.dtype}; convert one of them: "
+            f"u.to({weight.dtype}) or model.to({u.dtype})"
         )
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from neuralop_kit.layers.attention_window import AttentionWindow, window_on
-from neuralop_kit.layers.checks import check_field
+from neuralop_kit.layers.checks import check_dtype, check_field
 from neuralop_kit.layers.quadrature import log_weights
 from neuralop_kit.solvers.domain import Domain
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
@@ -96,6 +96,8 @@ class FunctionAttention(nn.Module):
         self._check(u, self.in_channels, self.domain)
         source = u if context is None else context
         self._check(source, self.context_channels, self.context_domain)
+        check_dtype(u, self.query.weight)
+        check_dtype(source, self.key_value.weight)
         shape, source_shape = (tuple(operator.index(n) for n in x.shape[2:]) for x in (u, source))
         query = self._heads(self.query(u.flatten(2).mT))
         key, value = (self._heads(part) for part in self.key_value(source.flatten(2).mT).chunk(2, dim=-1))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from neuralop_kit.layers.checks import check_real
+from neuralop_kit.layers.checks import check_dtype, check_real, check_tensor
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
 
 
@@ -21,7 +21,7 @@ class PointwiseLinear(nn.Module):
     ``nn.Conv2d(..., 1)`` computes the same and, on CPU, reorders its input first.
 
     Raises:
-        ArgumentError: a channel count is below 1.
+        ArgumentError: a channel count is below 1, or the field's dtype is not that of the weights.
         ShapeError: the field has another channel count.
 
     >>> PointwiseLinear(3, 5)(torch.randn(8, 3, 16, 17, 18)).shape
@@ -39,12 +39,14 @@ class PointwiseLinear(nn.Module):
 
     def forward(self, u: Tensor, *, plus: Tensor | None = None) -> Tensor:
         """``W u + b``, and ``plus`` on top of it, a field of the output's shape: the sum costs no extra pass."""
+        check_tensor(u)
         if u.ndim < 3 or u.shape[1] != self.in_channels:
             raise ShapeError(
                 f"expected a field of shape (batch, {self.in_channels}, *space), got {tuple(u.shape)}; "
                 "a single channel still needs its axis: u[:, None]"
             )
         check_real(u)
+        check_dtype(u, self.weight)
         weight = self.weight.expand(u.shape[0], -1, -1)
         flat = u.flatten(2)
         mixed = torch.bmm(weight, flat) if plus is None else torch.baddbmm(plus.flatten(2), weight, flat)

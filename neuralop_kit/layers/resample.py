@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from neuralop_kit.layers.checks import check_field, with_an_item
+from neuralop_kit.layers.checks import check_field, check_tensor, with_an_item
 from neuralop_kit.layers.interpolation import Cubic, Interpolation, Trigonometric
 from neuralop_kit.layers.sphere_transform import SphereTransform, carried_degrees
 from neuralop_kit.solvers.domain import Domain
@@ -75,6 +75,7 @@ class Resample(nn.Module):
         """``u`` on the grid of ``shape``; ``u`` itself where this is its grid already."""
         # Boxes take complex fields as well: networks of complex weights become operators.
         takes_complex = not isinstance(self.domain, SphereDomain)
+        check_tensor(u)
         check_field(u.real if u.is_complex() and takes_complex else u, None, self.domain.num_dims)
         old = [operator.index(n) for n in u.shape[2:]]
         new = [operator.index(n) for n in shape]

@@ -107,6 +107,8 @@ class SpectralConv(nn.Module):
         num_dims = len(self.modes)
         check_field(u, self.in_channels, num_dims)
         shape = tuple(operator.index(n) for n in u.shape[2:])
+        if 0 in shape:
+            raise ShapeError(f"expected at least one point on every axis, got {tuple(u.shape)}; take a finer grid")
         if output_shape is None:
             return shape, shape
         if len(output_shape) != num_dims or min(output_shape) < 1:

@@ -4,10 +4,21 @@ import pytest
 import torch
 
 from neuralop_kit import Domain
-from neuralop_kit.layers import DifferentialConv
-from neuralop_kit.models import GINO, ReferenceHelmholtzMgNO, ReferenceMgNO
+from neuralop_kit.constraints import ConservationConstraint, SimplexConstraint
+from neuralop_kit.convert import to_operator
+from neuralop_kit.layers import (
+    BoundedSpectralConv,
+    DifferentialConv,
+    FunctionAttention,
+    MultigridOperator,
+    PointwiseLinear,
+    Resample,
+    SpectralConv,
+)
+from neuralop_kit.models import FNO, GINO, MgNO, ReferenceHelmholtzMgNO, ReferenceMgNO
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
 
+TORUS = Domain.periodic((1.0, 1.0))
 BOX, POINTS = Domain.box((1.0, 1.0)), torch.rand(64, 2)
 
 
@@ -38,3 +49,56 @@ def test_derivatives_between_walls_need_four_points():
     layer = DifferentialConv(2, 3, domain=Domain.periodic((1.0, 1.0)))
     with pytest.raises(ShapeError, match="at least 4 points"):
         layer(torch.ones(2, 2, 8, 3))
+
+
+TOTALS = torch.ones(2, 1)
+LAYERS = {
+    "spectral": lambda: SpectralConv(1, 1, (4, 4)),
+    "resample": lambda: lambda u: Resample(domain=TORUS)(u, (6, 6)),
+    "pointwise": lambda: PointwiseLinear(1, 1),
+    "converted": lambda: to_operator(torch.nn.Conv2d(1, 1, 1), TORUS, resolution=(8, 8)),
+    "conservation": lambda: lambda u: ConservationConstraint(BOX)(u, TOTALS),
+    "simplex": lambda: lambda u: SimplexConstraint(BOX)(u, TOTALS),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_arrays_and_lists_are_refused(name):
+    layer, u = LAYERS[name](), torch.rand(2, 1, 8, 8)
+    layer(u)
+    for wrong, kind in ((u.numpy(), "ndarray"), (u.tolist(), "list")):
+        with pytest.raises(ArgumentError, match=f"expected a tensor, got {kind}; torch.as_tensor"):
+            layer(wrong)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int64, torch.bool])
+@pytest.mark.parametrize("name", ["conservation", "simplex"])
+def test_constraints_are_for_real_fields(name, dtype):
+    with pytest.raises(ArgumentError, match=f"got {dtype}; give complex numbers as two channels"):
+        LAYERS[name]()(torch.ones(2, 1, 8, 8, dtype=dtype))
+
+
+OF_ONE_DTYPE = {
+    "pointwise": lambda: PointwiseLinear(1, 1),
+    "attention": lambda: FunctionAttention(1, 1, 1, domain=TORUS),
+    "multigrid": lambda: MultigridOperator(1, 1, 2, domain=TORUS),
+    "fno": lambda: FNO(1, 1, domain=TORUS, width=4, num_layers=1, modes=4),
+    "mgno": lambda: MgNO(1, 1, domain=TORUS, width=2, num_layers=1, levels=2),
+}
+
+
+@pytest.mark.parametrize("name", OF_ONE_DTYPE)
+def test_weights_of_another_dtype_are_said_and_autocast_is_let_through(name):
+    layer, u = OF_ONE_DTYPE[name](), torch.rand(2, 1, 8, 8)
+    said = r"expected a field of torch\.float32, as the weights are, got torch\.float64; .*model\.to\(torch\.float64\)"
+    with pytest.raises(ArgumentError, match=said):
+        layer(u.double())
+    assert layer.double()(u.double()).dtype == torch.float64
+    with torch.autocast("cpu", torch.bfloat16):
+        layer.float()(u)
+
+
+@pytest.mark.parametrize("layer", [SpectralConv(1, 1, (4, 4)), BoundedSpectralConv(1, 1, (4, 4), domain=BOX)])
+def test_an_axis_without_points_is_refused(layer):
+    with pytest.raises(ShapeError, match="at least one point on every axis"):
+        layer(torch.ones(2, 1, 0, 8))

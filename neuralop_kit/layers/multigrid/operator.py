@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from neuralop_kit.layers.checks import check_field
+from neuralop_kit.layers.checks import check_dtype, check_field
 from neuralop_kit.layers.multigrid.cycles import CYCLES, run_cycle
 from neuralop_kit.layers.multigrid.hierarchy import KernelHierarchy
 from neuralop_kit.layers.multigrid.initialization import Initialization, LevelKernels, RandomKernels
@@ -199,6 +199,7 @@ class MultigridOperator(nn.Module):
         """The levels for the grid of ``u``, and ``u`` on the points they work on."""
         channels = self.in_channels if channels is None else channels
         check_field(u, channels, self.domain.num_dims)
+        check_dtype(u, self.system_kernels[0])
         self.domain.check_shape(u.shape[2:])
         inner = channels_last(cut_walls(u, self.domain))
         if mask is None:
