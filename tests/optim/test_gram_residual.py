@@ -3,9 +3,12 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
-from neuralop_kit.optim import BatchedVJP, FixedStep, GaussNewton, Ghost, Randomized, Sven
+from neuralop_kit.optim import Automatic, BatchedVJP, FixedStep, GaussNewton, Ghost, Randomized, Sven
+from neuralop_kit.optim.gram.residual import differentiable
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
+from tests.contracts.optimizer import CountingBackend
 
 
 def test_nothing_is_no_residual():
@@ -47,3 +50,84 @@ def test_factors_of_derivatives_that_are_not_finite_are_refused(make, num_rows):
     assert optimizer.info.status == "refused"
     assert "finite derivatives" in optimizer.info.reason
     assert not any(p.any() for p in model.parameters())
+
+
+def network(num_rows: int = 6) -> tuple[nn.Sequential, torch.Tensor]:
+    model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)).double()
+    return model, torch.rand(num_rows, 2).double()
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs")
+@pytest.mark.parametrize("engine", [Automatic, BatchedVJP, Ghost])
+@pytest.mark.parametrize("of_inputs", [False, True], ids=["inputs without graph", "inputs with graph"])
+def test_reentrant_checkpoints_are_refused(engine, of_inputs):
+    model, points = network()
+    parameters = list(model.parameters())
+
+    def residual(is_reentrant=True):
+        x = points.requires_grad_() if of_inputs else points
+        return model[2](checkpoint(model[:2], x, use_reentrant=is_reentrant)).squeeze(1) - 1
+
+    with pytest.raises(ArgumentError, match="use_reentrant=False"):
+        engine().linearize(differentiable(residual), parameters, None)
+    with torch.no_grad():
+        assert torch.equal(differentiable(residual)(), residual())
+    assert "apply" not in vars(CheckpointFunction)
+    # Without the check half of the network seems to have no effect.
+    hidden = BatchedVJP().linearize(residual, parameters, None)[1].dense()
+    assert not hidden[:, :9].any()
+    found = Automatic().linearize(differentiable(lambda: residual(False)), parameters, None)[1].dense()
+    plain = BatchedVJP().linearize(lambda: model(points).squeeze(1) - 1, parameters, None)[1].dense()
+    torch.testing.assert_close(found, plain, rtol=1e-12, atol=1e-12)
+    assert plain[:, :9].any()
+
+
+@pytest.mark.parametrize("engine", [Automatic, BatchedVJP, lambda: Randomized(4)])
+@pytest.mark.parametrize("num_rows", [6, 40])
+def test_compiled_networks_are_seen_as_they_were_written(engine, num_rows):
+    graphs, (model, points) = CountingBackend(), network(num_rows)
+    parameters, compiled = list(model.parameters()), torch.compile(model, backend=graphs)
+    compiled(points)
+    found, plain = (
+        engine().linearize(function, parameters, None)
+        for function in (differentiable(lambda: compiled(points).squeeze(1) - 1), lambda: model(points).squeeze(1) - 1)
+    )
+    assert graphs.num_runs == 1
+    assert torch.equal(found[0], plain[0])
+    torch.manual_seed(0)
+    v = torch.randn(found[1].num_columns, dtype=torch.float64)
+    torch.testing.assert_close(found[1].times(v), plain[1].times(v), rtol=1e-12, atol=1e-12)
+
+
+def test_running_statistics_see_every_call_and_steps_do_not_see_them():
+    ends = []
+    for with_statistics in (True, False):
+        torch.manual_seed(0)
+        norm = nn.BatchNorm1d(3, track_running_stats=with_statistics)
+        model, points = nn.Sequential(nn.Linear(2, 3), norm, nn.Tanh(), nn.Linear(3, 1)).double(), network()[1]
+        optimizer = GaussNewton(model.parameters(), engine=BatchedVJP())
+        for _ in range(3):
+            optimizer.step(lambda model=model, points=points: model(points).squeeze(1) - points[:, 0])
+        assert optimizer.info.status == "moved"
+        assert not with_statistics or norm.num_batches_tracked > 2 * 3
+        ends.append(model)
+    for a, b in zip(*(model.parameters() for model in ends), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_weights_that_nothing_depends_on_are_told_from_a_missing_graph():
+    model, points = network()
+    unused = nn.Linear(2, 2).double()
+    optimizer = Sven([*model.parameters(), *unused.parameters()])
+    before = unused.weight.detach().clone()
+    optimizer.step(lambda: model(points).squeeze(1) - 1)
+    assert optimizer.info.status == "moved"
+    assert torch.equal(unused.weight, before)
+    with pytest.raises(ArgumentError, match="'walls' without a graph"):
+        optimizer.step(lambda: {"inside": model(points).squeeze(1), "walls": model(points).squeeze(1).detach()})
+    model.requires_grad_(False)
+    with pytest.raises(ArgumentError, match="'residual' without a graph"):
+        optimizer.step(lambda: model(points).squeeze(1))
+    unused.requires_grad_(False)
+    with pytest.raises(ArgumentError, match="unfreeze"):
+        optimizer.step(lambda: model(points).squeeze(1))

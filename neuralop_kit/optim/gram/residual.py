@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import CheckpointFunction
 
+from neuralop_kit.optim.base import as_written
 from neuralop_kit.solvers.errors import ArgumentError, NonFiniteError, ShapeError
 
 ResidualValue = Tensor | Mapping[str, Tensor]
@@ -14,6 +17,36 @@ Weights = Mapping[str, float] | None
 
 # A field of residuals per sample is one block per component, up to this many.
 MAX_COMPONENTS = 16
+
+
+def differentiable(function: ResidualFunction) -> ResidualFunction:
+    """The function with a whole graph: what is compiled in it runs as it was written, reentrant checkpoints raise.
+
+    Those have no graph inside and speak to ``backward`` alone: their weights would seem to have no effect at all.
+    """
+    written = as_written(function)
+
+    def run() -> ResidualValue:
+        if "apply" in vars(CheckpointFunction):
+            # One such function inside another.
+            return written()
+        CheckpointFunction.apply = staticmethod(_refuse_reentrant)  # type: ignore[method-assign]
+        try:
+            return written()
+        finally:
+            del CheckpointFunction.apply
+
+    return run
+
+
+def _refuse_reentrant(*args: Any) -> Any:
+    """In the place of a reentrant checkpoint; where nothing is differentiated it does no harm."""
+    if torch.is_grad_enabled():
+        raise ArgumentError(
+            "expected checkpoints whose graph can be followed, got a reentrant one in the residual; "
+            "call checkpoint(..., use_reentrant=False)"
+        )
+    return super(CheckpointFunction, CheckpointFunction).apply(*args)
 
 
 def residual_blocks(value: ResidualValue, weights: Weights) -> dict[str, Tensor]:
