@@ -131,3 +131,16 @@ def test_weights_that_nothing_depends_on_are_told_from_a_missing_graph():
     unused.requires_grad_(False)
     with pytest.raises(ArgumentError, match="unfreeze"):
         optimizer.step(lambda: model(points).squeeze(1))
+
+
+@pytest.mark.parametrize("make", [Sven, GaussNewton, lambda p: GaussNewton(p, control=FixedStep())])
+def test_residuals_without_a_sum_of_squares_are_refused(make):
+    (model, points), refused = network(), []
+    optimizer, before = make(model.parameters()), [p.detach().clone() for p in model.parameters()]
+    for size in (1e160, 1e30):
+        optimizer.step(lambda size=size: size * (model(points).squeeze(1) - 1))
+        refused.append(optimizer.info.status == "refused")
+        if size == 1e160:
+            assert "sum of squares" in optimizer.info.reason
+            assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    assert refused == [True, False]

@@ -119,13 +119,18 @@ def check_graph(blocks: Mapping[str, Tensor]) -> None:
 
 
 def finite(r: Tensor) -> Tensor:
-    """``r``, or a :class:`NonFiniteError`."""
-    if not r.isfinite().all():
-        bad = int((~r.isfinite()).sum())
+    """``r``, or a :class:`NonFiniteError`, also where its sum of squares is not finite."""
+    if r.square().sum().isfinite():
+        return r
+    bad = int((~r.isfinite()).sum())
+    if bad:
         raise NonFiniteError(
             f"expected finite residuals, got {bad} of {len(r)} rows with NaN or infinity; shorten the step"
         )
-    return r
+    raise NonFiniteError(
+        f"expected residuals whose sum of squares is finite, got sizes up to {r.abs().max().item():.0e}; "
+        "multiply them by a small number"
+    )
 
 
 def finite_jacobian(matrix: Tensor) -> Tensor:
