@@ -13,8 +13,9 @@ from neuralop_kit.datasets.layout import dimension_names
 from neuralop_kit.datasets.readers.contents import Numbers
 from neuralop_kit.datasets.survey import spread
 from neuralop_kit.datasets.task_dataset import TaskDataset
+from neuralop_kit.solvers.atomic import explained
 from neuralop_kit.solvers.domain import Domain
-from neuralop_kit.solvers.errors import MissingExtraError
+from neuralop_kit.solvers.errors import DataError, MissingExtraError
 
 MAX_ROWS, MAX_COLUMNS, MAX_FRAMES = 4, 5, 60
 FRAMES_PER_SECOND = 12
@@ -36,13 +37,15 @@ def draw_card(data: FieldDataset, folder: str | Path, *, name: str) -> list[Path
 
     Raises:
         MissingExtraError: matplotlib is not installed.
+        DataError: the folder cannot be made.
     """
     try:
         import matplotlib.animation  # noqa: F401 - everything that is needed later comes with it
     except ImportError as error:
         raise MissingExtraError("expected matplotlib, got none; pip install 'neuralop-kit[examples]'") from error
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with explained(DataError, f"to make the folder {folder} for pictures"):
+        folder.mkdir(parents=True, exist_ok=True)
     sheet = folder / f"{name}.png"
     if not isinstance(data, TaskDataset) or data.contents.num_frames is None:
         _draw_pairs(data, sheet)

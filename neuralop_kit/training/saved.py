@@ -48,7 +48,7 @@ def save_model(folder: str | os.PathLike[str], model: nn.Module) -> None:
     path = Path(folder)
     model = unwrapped(model)
     content = {"model": name_of(model), "arguments": config_of(model), "versions": versions()}
-    if path.exists() and not (path / files.MANIFEST).is_file() and any(path.iterdir()):
+    if path.exists() and not (path / files.MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):
         raise CheckpointError(f"expected a saved model or nothing at {path}, got other files; choose another folder")
     with files.write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,6 +72,9 @@ def load_model(folder: str | os.PathLike[str], *, device: torch.device | str = "
         RegistryError: the model's name is not registered here; import the module that registers it.
     """
     path = Path(folder)
+    if not (path / files.MANIFEST).exists():
+        found = "a folder of other files" if path.is_dir() else "a file" if path.exists() else "nothing"
+        raise CheckpointError(f"expected a saved model at {path}, got {found}; give the folder that save_model wrote")
     try:
         files.verify_manifest(path)
     except OSError as error:

@@ -116,3 +116,9 @@ def test_words_without_matplotlib(capsys, tmp_path, monkeypatch):
     assert "darcy" in captured.out
     assert "pip install" in captured.err
     assert not (tmp_path / "cards").exists()
+
+
+def test_pictures_need_a_folder(capsys, tmp_path):
+    foreign.darcy(tmp_path / "file")
+    assert main(["describe", str(tmp_path / "file"), "--pictures", str(tmp_path / "file")]) == 2
+    assert "expected to make the folder" in capsys.readouterr().err

@@ -128,9 +128,11 @@ class TestRefusals:
         with pytest.raises(CheckpointError, match=re.escape("code.py")):
             load_model(saved)
 
-    def test_no_folder(self, tmp_path):
-        with pytest.raises(CheckpointError, match="No such file"):
-            load_model(tmp_path / "nowhere")
+    def test_what_is_no_saved_model_is_said(self, tmp_path):
+        (tmp_path / "file").touch()
+        for name, found in (("nothing", "nothing"), ("file", "a file"), (".", "a folder of other files")):
+            with pytest.raises(CheckpointError, match=rf"expected a saved model at .*, got {found}; give the folder"):
+                load_model(tmp_path / name)
 
     def test_pickle_in_the_place_of_weights(self, saved, tmp_path):
         (saved / files.WEIGHTS).write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
@@ -177,6 +179,12 @@ class TestRefusals:
         with pytest.raises(NonFiniteError, match=re.escape("'first.weight'")):
             save_model(tmp_path / "m", model)
         assert list(tmp_path.iterdir()) == []
+
+    def test_a_file_is_not_replaced(self, tmp_path):
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(CheckpointError, match="got other files; choose another folder"):
+            save_model(tmp_path / "file", Net(3))
+        assert (tmp_path / "file").read_text() == "mine"
 
     def test_a_folder_with_other_things_in_it_is_not_replaced(self, tmp_path):
         (tmp_path / "thesis.tex").write_text("years of work")
