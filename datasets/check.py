@@ -19,6 +19,9 @@ def check_file(path: str | Path) -> list[str]:
     The rules are those of The Well 1.2's own checker (attributes, their types, shapes) and those that its loader relies
     on without checking (boundary types, masks that mark something, numbers in the fields).
 
+    Args:
+        path: of the file.
+
     Raises:
         DataError: the file is no HDF5 file, damaged or unsafe to read.
 

@@ -21,6 +21,15 @@ class FieldDataset(Dataset[tuple[Tensor, Tensor]], ABC):
 
     Attributes:
         statistics: of the training split, per channel, whichever split this is; None for a dataset without one.
+
+    >>> import tempfile
+    >>> from neuralop_kit.datasets import generate, open_dataset
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     data = open_dataset(generate("darcy", folder, samples=10, resolution=16), "train")
+    ...     u, v = data[0]
+    ...     batch, _ = data.read(range(4))
+    >>> u.shape, batch.shape, data.input_names, data.target_names
+    (torch.Size([1, 16, 16]), torch.Size([4, 1, 16, 16]), ('permeability',), ('pressure',))
     """
 
     statistics: DatasetStatistics | None

@@ -34,6 +34,10 @@ HEAD_BYTES = 1024
 def read_file(path: str | Path, *, hints: Hints | None = None) -> FieldFile:
     """Look into a file of any known layout; its defects are warned of, its numbers are not read yet.
 
+    Args:
+        path: of the file.
+        hints: what you know and the file does not say.
+
     Raises:
         DataError: there is no file, or it is damaged, unsafe, or of no known layout; the message names what is in it.
         ArgumentError: the hints do not go with the file.

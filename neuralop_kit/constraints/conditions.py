@@ -85,6 +85,9 @@ class Condition:
 class AtStart(Condition):
     """A :class:`Condition` where the axis begins, such as the initial value on a time axis.
 
+    Args:
+        name, axis, coefficients, weight, target: see :class:`Condition`.
+
     >>> AtStart("initial", 0, weight=20.0).at_stop
     False
     """
@@ -97,6 +100,9 @@ class AtStart(Condition):
 
 class AtStop(Condition):
     """A :class:`Condition` where the axis ends.
+
+    Args:
+        name, axis, coefficients, weight, target: see :class:`Condition`.
 
     >>> AtStop("outflow", 1, (1.0, 5e-4)).at_stop  # u + 5e-4 u_x = 0
     True

@@ -54,6 +54,15 @@ class Overlap(Interface):
 
     Args:
         width, smoothness: of the strips, see :class:`Windows`.
+
+    >>> from neuralop_kit import Domain
+    >>> from neuralop_kit.constraints import AtStart, LeastSquaresConstraint, MixtureOfExperts, Partition
+    >>> domain = Domain.box((3.0,))
+    >>> decay = LeastSquaresConstraint(lambda u, u_x: u_x + u, domain, conditions=[AtStart("initial", 0, target=1.0)])
+    >>> layer = MixtureOfExperts(decay, Partition(domain, (2,)), interface=Overlap((0.5,)))
+    >>> x = domain.coordinates((97,), dtype=torch.float64)
+    >>> layer(torch.stack([x**k for k in range(4)], dim=1))[0].shape
+    torch.Size([1, 1, 97])
     """
 
     width: tuple[float, ...]

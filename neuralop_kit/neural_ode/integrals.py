@@ -100,6 +100,11 @@ class RNODE(IntegralRegularizer):
 
     Good values: both about 0.01.
     Source: Finlay et al. (2020), arXiv 2002.02798, section 4; Hutchinson (1990).
+
+    >>> node = NeuralODE(lambda t, u: torch.full_like(u, 3.0) + 0 * u)
+    >>> _, penalty = RNODE(1.0, kinetic=0.5).solve(node, torch.ones(2, 1), torch.tensor([0.0, 1.0]))
+    >>> round(penalty.item(), 4)
+    4.5
     """
 
     def __init__(self, weight: Weight = 1.0, *, kinetic: float = 0.01, jacobian: float = 0.01) -> None:

@@ -165,13 +165,22 @@ def masked_mean_square(prediction: Tensor, values: Tensor, mask: Tensor) -> Tens
 def negative_evidence(
     path: LatentPath, values: Tensor, mask: Tensor, *, sigma: float, kl_weight: float = 1.0
 ) -> Tensor:
-    """Negative evidence lower bound per sample, up to a constant: squares over ``2 sigma^2`` and ``KL(law, N(0, 1))``.
+    """Negative evidence lower bound, up to a constant: squares over ``2 sigma^2`` and ``KL(law, N(0, 1))``.
+
+    A number, the mean over the samples of the batch.
 
     Args:
         path: of the model.
         values, mask: what was observed at the times of the prediction, ``(batch, num_times, channel)``.
         sigma: standard deviation of the noise of an observation, positive.
         kl_weight: share of the second term, 0 to 1; usually begins with 0.
+
+    >>> from neuralop_kit.neural_ode import Autonomous
+    >>> model = LatentODE(RecurrentEncoder(3, 4), NeuralODE(Autonomous(nn.Linear(4, 4))), nn.Linear(4, 3))
+    >>> values, mask = torch.randn(2, 10, 3), torch.ones(2, 10, 3)
+    >>> path = model(values, mask, torch.linspace(0, 1, 10))
+    >>> negative_evidence(path, values, mask, sigma=0.1).ndim
+    0
     """
     num_observed = (mask > 0).sum().clamp_min(1)
     squares = masked_mean_square(path.prediction, values, mask) * num_observed / len(values)

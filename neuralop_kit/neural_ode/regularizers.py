@@ -126,6 +126,12 @@ class StiffnessRegularizer(StatisticsRegularizer):
     Good values: 0.1 for classification, 0.3 to 3 for a latent ODE. Published: no gain on MNIST (253 to 259
     evaluations), on PhysioNet as good as the error (733 to 273). A field that has no stiffness to lose gains nothing.
     Source: Pal et al. (2021), arXiv 2105.03918, eq. 10, and its code; the size of the stability interval is Tsit5's.
+
+    >>> import torch
+    >>> from neuralop_kit.neural_ode import NeuralODE
+    >>> solution = NeuralODE(lambda t, u: -20 * u)(torch.ones(3, 2), torch.tensor([0.0, 1.0]))
+    >>> round(StiffnessRegularizer(1.0)(solution.stats).item() * 3.5068)
+    20
     """
 
     scale: ClassVar[float] = 1 / TSIT5_STABILITY

@@ -37,6 +37,8 @@ class Checkpoints:
     Args:
         every_steps: also after each multiple of so many optimizer steps; ``None`` only at the ends of epochs.
         keep: how many of the latest stay, at least 1; the best one stays besides.
+
+    Given to :class:`Trainer`: ``Trainer(model, optimizer, folder="runs/a", checkpoints=Checkpoints(every_steps=500))``.
     """
 
     every_steps: int | None = None

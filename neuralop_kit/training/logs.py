@@ -39,6 +39,9 @@ class JsonLines:
 class TensorBoardLog:
     """A callback that writes every number of a record as a scalar over the step.
 
+    Args:
+        folder: for TensorBoard's event files.
+
     Raises:
         MissingExtraError: tensorboard is not installed.
     """

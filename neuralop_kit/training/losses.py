@@ -58,6 +58,9 @@ class RelativeLoss(ABC):
 class RelativeL2(RelativeLoss):
     """Relative L2 error as an object, for :class:`Trainer`; see :func:`relative_l2`.
 
+    Args:
+        domain: gives the quadrature weights; ``None`` counts every point alike.
+
     >>> loss = RelativeL2(Domain.box((1.0, 1.0)))
     >>> target = torch.ones(4, 1, 9, 9)
     >>> round(loss(1.25 * target, target).item(), 6), loss.residual(1.25 * target, target).shape
@@ -70,7 +73,16 @@ class RelativeL2(RelativeLoss):
 
 
 class RelativeH1(RelativeLoss):
-    """Relative H1 error as an object, for :class:`Trainer`; see :func:`relative_h1`."""
+    """Relative H1 error as an object, for :class:`Trainer`; see :func:`relative_h1`.
+
+    Args:
+        domain: gives spacing and quadrature weights.
+
+    >>> loss = RelativeH1(Domain.box((1.0, 1.0)))
+    >>> target = torch.rand(4, 1, 9, 9)
+    >>> round(loss(1.25 * target, target).item(), 6)
+    0.25
+    """
 
     def __init__(self, domain: Domain) -> None:
         if isinstance(domain, SphereDomain):

@@ -20,6 +20,8 @@ class EarlyStopping:
     Args:
         patience: epochs without improvement, at least 1.
         min_improvement: relative; 0.01 asks for one per cent. In [0, 1).
+
+    Given to :class:`Trainer`: ``Trainer(model, optimizer, early_stopping=EarlyStopping(patience=20))``.
     """
 
     patience: int = 10

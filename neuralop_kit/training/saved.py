@@ -70,6 +70,15 @@ def load_model(folder: str | os.PathLike[str], *, device: torch.device | str = "
     Raises:
         CheckpointError: a file is missing, damaged or altered, or the weights do not fit the arguments.
         RegistryError: the model's name is not registered here; import the module that registers it.
+
+    >>> import tempfile
+    >>> from neuralop_kit.models import FNO
+    >>> from neuralop_kit.solvers import Domain
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(f"{folder}/fno", FNO(1, 1, domain=Domain.periodic((1.0,)), width=8, num_layers=1, modes=4))
+    ...     model = load_model(f"{folder}/fno")
+    >>> type(model).__name__, model.training
+    ('FNO', False)
     """
     path = Path(folder)
     if not (path / files.MANIFEST).exists():

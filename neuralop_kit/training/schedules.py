@@ -33,6 +33,9 @@ class PerEpoch:
 class PerStep(PerEpoch):
     """Moves after every optimizer step, as ``OneCycleLR`` and warm-ups want.
 
+    Args:
+        scheduler: any of torch's.
+
     >>> import torch
     >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     >>> schedule = PerStep(torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=100))

@@ -49,6 +49,9 @@ class ExplicitRungeKutta(Method):
 class Tsit5(ExplicitRungeKutta):
     """Order 5 with companion of order 4, 6 evaluations, quartic dense output of local error ``h^5``; the default.
 
+    Args:
+        compile: see :class:`Method`; the same for all explicit methods.
+
     Source: Tsitouras (2011), Comput. Math. Appl. 62.
 
     >>> Tsit5().order, Tsit5().evaluations_per_step

@@ -63,6 +63,12 @@ class Krylov(LinearSolver):
 
     Raises:
         ArgumentError: a transform of ``torch.func`` looks on.
+
+    >>> from neuralop_kit.solvers.ode import Rosenbrock23, odeint
+    >>> y0, t = torch.linspace(0, 3, 30, dtype=torch.float64)[None].sin(), torch.tensor([0.0, 0.1])
+    >>> heat = lambda t, y: 1e3 * torch.nn.functional.pad(y.diff(n=2), (1, 1))
+    >>> int(odeint(heat, y0, t, method=Rosenbrock23(linear=Krylov()), rtol=1e-3, atol=1e-3).stats.status)
+    0
     """
 
     def __init__(self, *, rtol: float = 1e-8, restart: int = 30, max_iterations: int = 300) -> None:

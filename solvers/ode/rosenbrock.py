@@ -37,6 +37,10 @@ class Rosenbrock23(Rosenbrock):
 
     Cost: 2 evaluations of the field, one Jacobian, three solves per trial step.
 
+    Args:
+        linear: how the systems are solved, :class:`DenseLU` by default, or :class:`Krylov` for fields on grids.
+        compile: see :class:`Method`; needs :class:`DenseLU`.
+
     Source: Shampine and Reichelt (1997), SIAM J. Sci. Comput. 18, section 3.
 
     >>> import torch
@@ -78,6 +82,9 @@ class Rodas5P(Rosenbrock):
         y1 = g_8 + k_8,    defect = -k_8
 
     Cost: 8 evaluations of the field, one Jacobian, eight solves per trial step. Dense output of order 4.
+
+    Args:
+        linear, compile: as for :class:`Rosenbrock23`.
 
     Source: Steinebach (2023), BIT 63.
     """

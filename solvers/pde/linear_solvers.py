@@ -38,6 +38,14 @@ class MultigridCG(LinearSolver):
         degree: of the smoother; 3 or 4 help for contrasts above 1000.
         cycle_dtype: in which the V-cycle works. Single precision halves its cost and leaves the accuracy of the
             solution to the outer iteration, which keeps the precision of the right-hand side.
+
+    >>> from neuralop_kit.solvers import Domain
+    >>> from neuralop_kit.solvers.pde import Darcy
+    >>> a = torch.ones(2, 1, 32, 32, dtype=torch.float64)
+    >>> rough, exact = (Darcy(Domain.box((1.0, 1.0), boundary="dirichlet", nodes="cell"), linear_solver=solver)
+    ...                 for solver in (MultigridCG(rtol=1e-4), SparseDirect()))
+    >>> 1e-9 < (rough.solve(a, 1.0)[0] - exact.solve(a, 1.0)[0]).abs().max().item() < 1e-5
+    True
     """
 
     rtol: float = 1e-12
