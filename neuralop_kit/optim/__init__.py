@@ -9,6 +9,7 @@ DeltaGD           gradient descent that forgets along the inputs of linear layer
 DeltaMomentum     momentum that forgets along the gradient it has just seen
 DeepMomentum      momentum as a small network trained while it is used
 PowerPropSGD      gradient descent on the roots of the weights
+PowerProp         the same for the steps of any optimizer
 NVRM              neural variability on top of any optimizer
 MultiFrequency    groups that move at frequencies of their own, on top of any optimizer
 Noise             its distribution: Gaussian, Laplace, Uniform, Rademacher
@@ -33,7 +34,7 @@ EvolutionStrategy antithetic, by rank
 ForwardGradient   exact derivatives along random directions, in forward mode
 
 Parameters that FSDP2 has sharded are taken by Lion, PowerPropSGD, DeltaMomentum, DeltaGD, SPSA, EvolutionStrategy, and
-by NVRM and MultiFrequency around such; the others need them whole and say so when they are made.
+by NVRM, MultiFrequency and PowerProp around such; the others need them whole and say so when they are made.
 What kind of solution was found: :mod:`neuralop_kit.optim.diagnostics`.
 To build on: KitOptimizer, GramOptimizer, QuasiNewton, ZerothOrder.
 """
@@ -63,7 +64,7 @@ from neuralop_kit.optim.muon import Muon
 from neuralop_kit.optim.node_perturbation import NodePerturbation
 from neuralop_kit.optim.noise import Gaussian, Laplace, Noise, Rademacher, Uniform
 from neuralop_kit.optim.nvrm import NVRM
-from neuralop_kit.optim.power_prop import PowerPropSGD
+from neuralop_kit.optim.power_prop import PowerProp, PowerPropSGD
 from neuralop_kit.optim.quasi_newton import BFGS, SSBFGS, QuasiNewton, SSBroyden
 from neuralop_kit.optim.soap import SOAP
 from neuralop_kit.optim.spsa import SPSA, EvolutionStrategy, WeightPerturbation
@@ -79,6 +80,7 @@ __all__ = [
     "DeltaMomentum",
     "DeepMomentum",
     "PowerPropSGD",
+    "PowerProp",
     "NVRM",
     "MultiFrequency",
     "Noise",

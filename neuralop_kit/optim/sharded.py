@@ -13,7 +13,9 @@ from torch import Tensor
 
 from neuralop_kit.solvers.errors import ArgumentError
 
-ELEMENTWISE = "Lion, PowerPropSGD, DeltaMomentum, DeltaGD, SPSA, or NVRM and MultiFrequency around torch's AdamW"
+ELEMENTWISE = (
+    "Lion, PowerPropSGD, DeltaMomentum, DeltaGD, SPSA, or NVRM, MultiFrequency and PowerProp around torch's AdamW"
+)
 
 
 def is_sharded(tensor: Tensor) -> bool:

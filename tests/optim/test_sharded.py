@@ -35,6 +35,7 @@ from neuralop_kit.optim import (
     MultiFrequency,
     Muon,
     NodePerturbation,
+    PowerProp,
     PowerPropSGD,
     QuasiNewton,
     SSBroyden,
@@ -63,6 +64,7 @@ SUPPORTED: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
     "explicit DeltaGD": lambda m: DeltaGD(m, lr=0.1, decay_coef=0.1),
     "NVRM": lambda m: NVRM(torch.optim.Adam(m.parameters(), lr=1e-2), b=0.05, generator=generator()),
     "MultiFrequency": lambda m: MultiFrequency(two_groups(m), (1, 2)),
+    "PowerProp": lambda m: PowerProp(torch.optim.Adam(m.parameters(), lr=1e-2), alpha=1.5),
     "SPSA": lambda m: SPSA(m.parameters(), lr=1e-2, weight_decay=0.1, generator=generator()),
     "EvolutionStrategy": lambda m: EvolutionStrategy(m.parameters(), lr=1e-2, num_samples=4, generator=generator()),
 }
