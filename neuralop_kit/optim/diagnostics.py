@@ -4,6 +4,7 @@ sharpness            largest eigenvalues of the Hessian, by Lanczos
 effective_rank       of a matrix of weights or activations; also stable_rank
 sparsity             share of weights that are nearly zero
 opposing_signals     groups of samples that pull the weights apart
+gradient_alignment   how far the gradients of named residuals agree
 frequency_errors     error per wavenumber, and so the spectral bias
 forgetting           how much of an old task a new one has cost
 """
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from neuralop_kit.optim.base import real_view
+from neuralop_kit.optim.gram.residual import ResidualFunction, Weights, check_graph, differentiable, residual_blocks
 from neuralop_kit.solvers.errors import ArgumentError, ShapeError
 
 
@@ -201,6 +203,61 @@ def opposing_signals(
         share=(parts / whole.detach().square().sum().clamp_min(1e-300)).item(),
         curvature=(torch.dot(bent, difference) / difference.square().sum().clamp_min(1e-300)).item(),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GradientAlignment:
+    """How far the gradients of the blocks of a residual agree.
+
+    Args:
+        score: ``2 |mean_i v_i / |v_i||^2 - 1`` over the blocks whose gradient ``v_i`` is not zero: of two blocks the
+            cosine; of n blocks 1 where all agree, ``2/n - 1`` where all are orthogonal, and -1 where they cancel.
+        cosines: between each two blocks, ``(blocks, blocks)``; NaN with a gradient that is zero.
+        norms: of the gradients.
+        names: of the blocks.
+    """
+
+    score: float
+    cosines: Tensor
+    norms: Tensor
+    names: tuple[str, ...]
+
+
+def gradient_alignment(
+    residual_fn: ResidualFunction, parameters: Sequence[Tensor], *, weights: Weights = None
+) -> GradientAlignment:
+    """Angles between the gradients of named residuals: whether equation, walls and data pull the same way.
+
+    The inner products are ``r_i^T G_ij r_j`` with the blocks of the Gram matrix ``G = J J^T`` of all residuals. Where
+    they are negative, gradient descent on the sum undoes for one what it does for another; curvature, as of the Gram
+    family, SOAP or quasi-Newton methods, turns steps until less is undone.
+
+    Args:
+        residual_fn: what :class:`neuralop_kit.optim.GaussNewton` takes: a dict of blocks, or one of several components.
+        parameters: what it depends on.
+        weights: of the blocks; they change norms, not angles.
+
+    Cost: a forward pass, and a backward pass for each block. Numbers are NaN where the residual is not finite.
+    Source: Wang et al. (2025), "Gradient alignment in physics-informed neural networks".
+
+    >>> weight = torch.tensor([1.0, 2.0], requires_grad=True)
+    >>> gradient_alignment(lambda: {"inside": weight[:1], "walls": weight.sum()[None]}, [weight]).cosines[0, 1]
+    tensor(0.7071, dtype=torch.float64)
+    """
+    parameters = list(parameters)
+    with torch.enable_grad():
+        blocks = residual_blocks(differentiable(residual_fn)(), weights)
+    check_graph(blocks)
+    gradients = torch.stack([
+        _flat(torch.autograd.grad(rows, parameters, rows.detach(), retain_graph=True, materialize_grads=True)).double()
+        for rows in blocks.values()
+    ])  # fmt: skip
+    norms = gradients.norm(dim=1)
+    units = gradients / norms.unsqueeze(1)
+    cosines = units @ units.T
+    felt = norms != 0
+    score = 2 * cosines[felt][:, felt].mean().item() - 1
+    return GradientAlignment(score, cosines, norms, tuple(blocks))
 
 
 def frequency_errors(prediction: Tensor, target: Tensor) -> Tensor:

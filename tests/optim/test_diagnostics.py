@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from neuralop_kit.optim import Automatic, BatchedVJP
 from neuralop_kit.optim.diagnostics import (
     effective_rank,
     forgetting,
     frequency_errors,
+    gradient_alignment,
     opposing_signals,
     sharpness,
     sparsity,
@@ -159,6 +161,64 @@ def test_samples_that_agree_do_not_oppose():
     scales = torch.linspace(1, 2, 20, dtype=torch.float64)
     found = opposing_signals(lambda: 0.5 * scales * (weight - 3.0).square(), [weight], torch.zeros(20).double())
     assert found.cosine == pytest.approx(1.0)
+
+
+def pinn():
+    """Two equations with second derivatives, walls and data: four blocks."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 2)).double()
+    x, edge = torch.rand(9, 2).double().requires_grad_(), torch.rand(5, 2).double()
+
+    def residual() -> dict[str, torch.Tensor]:
+        u = model(x)
+        (slope,) = torch.autograd.grad(u[:, 0].sum(), x, create_graph=True)
+        (bend,) = torch.autograd.grad(slope[:, 0].sum(), x, create_graph=True)
+        pde = torch.stack([bend[:, 0] - u[:, 1], slope[:, 1] * u[:, 1] - 1], dim=1)
+        return {"pde": pde, "walls": model(edge)[:, 0], "data": model(edge)[:, 1] - 0.5}
+
+    return residual, list(model.parameters())
+
+
+@pytest.mark.parametrize("engine", [Automatic, BatchedVJP])
+def test_alignment_of_gradients_is_that_of_the_blocks_of_the_gram_matrix(engine):
+    (residual, parameters), weights = pinn(), {"pde": 1.0, "walls": 30.0, "data": 0.2}
+    found = gradient_alignment(residual, parameters, weights=weights)
+    assert found.names == ("pde[0]", "pde[1]", "walls", "data")
+    r, jacobian = engine().linearize(residual, parameters, weights)
+    gram, parts = jacobian.gram(), torch.arange(len(r)).split([9, 9, 5, 5])
+    products = torch.stack([torch.stack([r[i] @ gram[i][:, j] @ r[j] for j in parts]) for i in parts])
+    norms = products.diagonal().sqrt()
+    torch.testing.assert_close(found.norms, norms, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.cosines, products / norms.outer(norms), rtol=0, atol=1e-12)
+    # The formula, from gradients of the four losses.
+    value = residual()
+    losses = [value["pde"][:, 0] / 2**0.5, value["pde"][:, 1] / 2**0.5, value["walls"], value["data"]]
+    rows = [torch.autograd.grad(loss.square().mean(), parameters, retain_graph=True) for loss in losses]
+    units = [nn.functional.normalize(torch.cat([g.flatten() for g in row]), dim=0) for row in rows]
+    assert found.score == pytest.approx(2 * (sum(units) / 4).square().sum().item() - 1, abs=1e-12)
+    assert abs(found.score) < 0.99
+
+
+def test_alignment_of_known_gradients():
+    weight = nn.Parameter(torch.tensor([3.0, 4.0, 1.0], dtype=torch.float64))
+    axes = torch.eye(3).double()
+
+    def score(*directions: torch.Tensor) -> float:
+        # Positive residuals, linear in the weight: their gradients point where the directions do.
+        def residual() -> dict[str, torch.Tensor]:
+            return {str(i): weight @ d[:, None] + 100 for i, d in enumerate(directions)}
+
+        return gradient_alignment(residual, [weight]).score
+
+    cosine = nn.functional.cosine_similarity(axes[0] + axes[1], axes[1] - 3 * axes[2], dim=0).item()
+    assert score(axes[0] + axes[1], axes[1] - 3 * axes[2]) == pytest.approx(cosine, abs=1e-12)
+    assert score(axes[0], 5 * axes[0], axes[0]) == pytest.approx(1.0)
+    assert score(*axes) == pytest.approx(2 / 3 - 1)
+    assert score(axes[0], -7 * axes[0]) == pytest.approx(-1.0)
+    # A residual that is zero pulls nowhere, and one that is not finite anywhere.
+    assert score(axes[0], 0 * axes[0], -axes[0]) == pytest.approx(-1.0)
+    assert math.isnan(score(0 * axes[0]))
+    assert math.isnan(score(axes[0], math.nan * axes[1]))
 
 
 @pytest.mark.parametrize("shape", [(16,), (12, 9)])
