@@ -39,7 +39,7 @@ PROBLEMS: dict[str, PointProblem] = {
 # Learning rates of the last four: the best of several, a factor of 3 apart, in short runs on the first problem.
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "gauss_newton": GaussNewton,
-    "levenberg_marquardt": lambda p: GaussNewton(p, rtol=0.0, control=LevenbergMarquardt()),
+    "levenberg_marquardt": lambda p: GaussNewton(p, rtol=0.0, control=LevenbergMarquardt(geodesic_acceleration=True)),
     "sven": lambda p: Sven(p, rtol=1e-8),
     "spring": lambda p: SPRING(p, momentum=0.5),
     "hig": HIG,

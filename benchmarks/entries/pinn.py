@@ -35,7 +35,7 @@ class Contestant:
 CONTESTANTS = {
     "GaussNewton": Contestant(lambda p, lr: GaussNewton(p, lr), published="ENGD"),
     "GaussNewton, LevenbergMarquardt": Contestant(
-        lambda p, lr: GaussNewton(p, lr, rtol=0.0, control=LevenbergMarquardt())
+        lambda p, lr: GaussNewton(p, lr, rtol=0.0, control=LevenbergMarquardt(geodesic_acceleration=True))
     ),
     "Sven": Contestant(lambda p, lr: Sven(p, lr, rtol=1e-8)),
     "SPRING": Contestant(lambda p, lr: SPRING(p, lr, momentum=0.5), published="SPRING"),

@@ -33,8 +33,10 @@ class GaussNewton(GramOptimizer):
         max_norm: limit on the length of a step.
         weight_decay: decoupled, >= 0.
 
-    On the 2-D Poisson problem of the literature (257 weights, float64) it reaches a relative error of 1e-6 in about 45
-    steps; ``LevenbergMarquardt()`` is then at 1e-3, and without any adaptation some problems are not solved at all.
+    On the 2-D Poisson problem of the literature (257 weights, float64) it reaches a relative error of 1e-6 in 40 to 60
+    steps; ``LevenbergMarquardt()`` is then at 1e-3, and without any adaptation some problems are not solved at all. On
+    lines instead of parabolas, ``AdaptiveHalving(geodesic_acceleration=False)``, one seed in twenty ends in a curved
+    valley at 2e-6, and errors on Burgers' equation are ten times larger.
     Good values: the defaults for residuals without noise in float64; for large networks, mini-batches or float32
     ``damping=1e-3, rtol=0, control=LevenbergMarquardt()``.
     Source: Mueller and Zeinhofer (2023); Guzman-Cordero et al. (2025), "Improving energy natural gradient descent".
@@ -74,9 +76,9 @@ class SPRING(GaussNewton):
 
         phi <- argmin_phi |J phi - r|^2 + damping s_max^2 |phi - mu phi_old|^2,    theta <- theta - lr * size * phi
 
-    What the old increment already explains is not asked for again. The old one is ``size * phi``, what was gone, and is
-    forgotten by a step that stayed; with size 1, as published, this makes no difference. :class:`GaussNewton` with
-    other defaults.
+    What the old increment already explains is not asked for again. The old one is ``size * phi``, what was gone in a
+    straight line, and is forgotten by a step that stayed; with size 1, as published, this makes no difference.
+    :class:`GaussNewton` with other defaults.
 
     Args: see :class:`GaussNewton`.
 

@@ -276,10 +276,18 @@ def valley(weight: Tensor) -> Tensor:
     return torch.stack([10 * (weight[1] - weight[0] ** 2), 1 - weight[0]])
 
 
-CONTROLS = [AdaptiveHalving(), Halving(), GridSearch(), Armijo(), LevenbergMarquardt()]
+def name_of(control: Any) -> str:
+    return type(control).__name__ + (" on parabolas" if getattr(control, "geodesic_acceleration", False) else "")
 
 
-@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: type(control).__name__)
+CONTROLS = [
+    AdaptiveHalving(), Halving(), GridSearch(), Armijo(), LevenbergMarquardt(),
+    AdaptiveHalving(geodesic_acceleration=False), Halving(geodesic_acceleration=True),
+    LevenbergMarquardt(geodesic_acceleration=True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=name_of)
 def test_loss_never_rises_and_the_valley_is_left(control):
     weight = nn.Parameter(torch.tensor([-1.2, 1.0], dtype=torch.float64))
     optimizer = GaussNewton([weight], damping=1e-3, rtol=0.0, control=control)
@@ -351,7 +359,7 @@ def least_squares():
     [least_squares, lambda: regression(8), lambda: regression(8, torch.float32)],
     ids=["least squares", "interpolation", "float32"],
 )
-@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: type(control).__name__)
+@pytest.mark.parametrize("control", CONTROLS, ids=name_of)
 def test_steps_at_rounding_try_nothing_and_say_so(problem, control):
     model, calls, residual = problem()
     # One that adapts the damping starts from far more.

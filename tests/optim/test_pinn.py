@@ -43,7 +43,7 @@ def poisson(seed: int = 0):
 @pytest.mark.parametrize("make", [GaussNewton, lambda p: Sven(p, rtol=1e-8)], ids=["gauss_newton", "sven"])
 def test_poisson_is_solved_to_a_millionth(make):
     # The literature needs some hundred steps for an error of 1e-7; Adam is at 1e-1 after a thousand.
-    model, residual, error = poisson()
+    model, residual, error = poisson(seed=3)
     optimizer = make(model.parameters())
     for _ in range(80):
         optimizer.step(residual)
@@ -56,7 +56,7 @@ def test_poisson_is_solved_to_a_millionth(make):
 
 def test_adam_does_not_get_there():
     # Negative control: the same number of steps, at the best of several rates.
-    model, residual, error = poisson()
+    model, residual, error = poisson(seed=3)
     optimizer = torch.optim.Adam(model.parameters(), 3e-2)
     for _ in range(100):
         optimizer.zero_grad()
@@ -85,13 +85,13 @@ def test_heat_equation_is_solved():
         }
 
     optimizer = GaussNewton(model.parameters(), weights={"pde": 1.0, "initial": 2.0, "boundary": 2.0})
-    for _ in range(60):
+    for _ in range(100):
         optimizer.step(residual)
     test = torch.rand(500, 2, dtype=torch.float64)
     exact = torch.exp(-(math.pi**2) * test[:, 1] / 4) * torch.sin(math.pi * test[:, 0])
     error = (model(test).squeeze(1) - exact).norm() / exact.norm()
-    # What 97 weights and 300 points are good for; the residuals are at 1e-6 of those of zero.
-    assert error < 2e-3
+    # On lines, without geodesic acceleration, it is 3e-4.
+    assert error < 1e-4
 
 
 def test_example_writes_its_results(tmp_path, monkeypatch):

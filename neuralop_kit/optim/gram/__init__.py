@@ -7,6 +7,8 @@ vjp, engines  ways to get it
 filters       what a step makes of each singular value
 eigen         eigenvectors that are only multiplied with vectors
 systems       factorisations on the smaller side
+path          where a step leads, for each size
 control       how far to go
+problem       all that a control can ask
 optimizer     all of it put together
 """

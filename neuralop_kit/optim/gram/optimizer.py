@@ -50,9 +50,9 @@ class GramOptimizer(KitOptimizer):
 
         phi <- mu phi + J^+ (r - mu J phi),    theta <- theta - size * lr * (phi + weight_decay * theta)
 
-    with ``J^+ = V f(S) U^T`` and the size that the control chooses; ``size * phi`` is remembered, and nothing after a
-    step that stayed. ``lr`` and ``weight_decay`` may differ between
-    groups. :attr:`info` says what became of the last step.
+    with ``J^+ = V f(S) U^T`` and the size that the control chooses; where it asks for it along a parabola instead of a
+    line, see :class:`~neuralop_kit.optim.gram.path.Path`. ``size * phi`` is remembered, and nothing after a step that
+    stayed. ``lr`` and ``weight_decay`` may differ between groups. :attr:`info` says what became of the last step.
 
     Args:
         params: parameters or groups.
@@ -62,7 +62,7 @@ class GramOptimizer(KitOptimizer):
         engine: see :mod:`neuralop_kit.optim.gram.engines`; by default the cheapest one that is exact.
         weights: weight of each named block of residuals.
         momentum: mu in [0, 1).
-        max_norm: length that a whole step ``lr * phi`` is cut to; None for no limit.
+        max_norm: length that a whole step ``lr * phi``, without its bend, is cut to; None for no limit.
         weight_decay: >= 0.
     """
 
@@ -100,8 +100,8 @@ class GramOptimizer(KitOptimizer):
 
         Args:
             closure: returns the signed residuals, a tensor ``(rows,)`` or a dict of named ones, with their graph; gives
-                the same residuals for the same weights. It is called again for every trial step. What
-                it raises goes through, with the weights as they were.
+                the same residuals for the same weights. It is called again for every trial step, and for differences
+                by controls that ask for curvature. What it raises goes through, with the weights as they were.
 
         Returns:
             The loss before the step, a float64 scalar; NaN where the step was refused, with the weights as they were.
