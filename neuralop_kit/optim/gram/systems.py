@@ -84,6 +84,8 @@ class GramSystem(System):
         self._product: Tensor | None = self._squared()
         self._eigen: Eigenvectors | None = None
         self._largest: Tensor | None = None
+        # Of the last damping: a step and its bend are two solves with one.
+        self._factor: tuple[float, Tensor] | None = None
 
     def solve(self, r: Tensor, filter_: Filter) -> Tensor:
         """See :class:`System`."""
@@ -109,11 +111,14 @@ class GramSystem(System):
 
     def _damped(self, right: Tensor, damping: float) -> Tensor:
         self.rank = self.size
-        # Less damping than the noise could make the matrix indefinite; a matrix of zeros gets any positive one.
-        shift = (max(damping, self.floor**2) * self._largest_eigenvalue()).clamp_min(1e-300)
-        damped = self._gram().clone()
-        damped.diagonal().add_(shift)
-        return torch.cholesky_solve(right.unsqueeze(1), torch.linalg.cholesky_ex(damped).L).squeeze(1)
+        if self._factor is None or self._factor[0] != damping:
+            self._factor = None  # before the next one: each is as large as the Gram matrix
+            # Less damping than the noise could make the matrix indefinite; a matrix of zeros gets any positive one.
+            shift = (max(damping, self.floor**2) * self._largest_eigenvalue()).clamp_min(1e-300)
+            damped = self._gram().clone()
+            damped.diagonal().add_(shift)
+            self._factor = damping, torch.linalg.cholesky_ex(damped).L
+        return torch.cholesky_solve(right.unsqueeze(1), self._factor[1]).squeeze(1)
 
     def _gram(self) -> Tensor:
         """The matrix."""
