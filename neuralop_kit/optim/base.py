@@ -33,9 +33,13 @@ class KitOptimizer(Optimizer):
 
     ``lr`` may be a tensor, which schedulers then fill; no step of the first kind waits for the device to read it.
 
+    Schedulers that cycle a momentum, ``OneCycleLR`` and ``CyclicLR``, find it in the options ``momentum`` or ``betas``;
+    optimizers without either need ``cycle_momentum=False``, as those of torch do.
+
     ``torch.compile(optimizer.step)`` works for the first kind: two or three graphs for the first steps and all others,
     one more for steps at the end of a period, however often a scheduler changes ``lr``, a number or (for CUDA graphs) a
-    tensor. Other numbers of a group are part of the graph: make ``OneCycleLR`` with ``cycle_momentum=False`` there.
+    tensor. Other numbers of a group are part of the graph: ``cycle_momentum=False`` leaves them be. A step of another
+    kind is the plain one: most of it are calls of the function that it is given, which may be compiled itself.
 
     A rule that cannot work on parts of a weight says why in :attr:`needs_whole`, and what to do in :attr:`instead`;
     DTensors (FSDP2) are then refused.

@@ -21,7 +21,7 @@ class DeltaMomentum(KitOptimizer):
     Args:
         params: parameters or groups.
         lr: step size, >= 0.
-        alpha: what of the memory is kept, in [0, 1).
+        alpha: what of the memory is kept, in [0, 1); no scheduler cycles it.
         rate: in [0, 1]; 0 is plain (heavy ball) momentum.
         weight_decay: decoupled, >= 0.
         maximize: climb instead of descend.
@@ -84,7 +84,7 @@ class DeepMomentum(KitOptimizer):
     Args:
         params: parameters or groups.
         lr: step size, >= 0; the answer has about the length ``rate / (1 - alpha)`` of the gradient.
-        alpha: what of the memory is kept, in [0, 1).
+        alpha: what of the memory is kept, in [0, 1); no scheduler cycles it.
         rate: of the inner gradient step, > 0.
         width: number of keys, at least 1. Memory: ``2 * width`` numbers per column of a weight.
         weight_decay: decoupled, >= 0.

@@ -253,6 +253,24 @@ class OptimizerContract:
         for a, b in zip(problem.parameters(), other.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
+    def test_one_cycle_turns_rate_and_momentum(self):
+        problem = Problem()
+        optimizer = self.optimizer(problem)
+        names = {"betas", "momentum"} & optimizer.defaults.keys()
+        if not names:
+            with pytest.raises(ValueError, match="cycle_momentum"):
+                torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=10)
+        before = [{name: group[name] for name in names} for group in optimizer.param_groups]
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=10, cycle_momentum=bool(names))
+        self.advance(optimizer, problem)
+        rate = optimizer.param_groups[0]["lr"]
+        schedule.step()
+        for group, old in zip(optimizer.param_groups, before, strict=True):
+            assert group["lr"] > rate
+            assert all(group[name] != old[name] for name in names)
+        self.advance(optimizer, problem)
+        assert all(p.isfinite().all() for p in problem.parameters())
+
     def test_compiled_step_equals_the_plain_one(self):
         # Bit by bit, as it is not traced; those that are have a test of their own.
         graphs, problem, other = CountingBackend(), Problem(), Problem()
