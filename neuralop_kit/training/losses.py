@@ -189,6 +189,11 @@ def root_weights(u: Tensor, domain: Domain | None) -> Tensor | None:
     if domain is None:
         return None
     shape = u.shape[-domain.num_dims :]
+    if u.ndim < 2 + domain.num_dims:
+        raise DomainError(
+            f"expected fields with {domain.num_dims} space axes behind batch and channel, got {tuple(u.shape)}; "
+            "give the domain on which they live"
+        )
     domain.check_shape(shape)
     axes = zip(domain.axes, shape, strict=True)
     if not isinstance(domain, SphereDomain) and all(axis.placement.end_weights(n) == (1.0, 1.0) for axis, n in axes):

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from neuralop_kit.solvers.errors import ArgumentError
@@ -73,6 +73,16 @@ class BatchObjective:
     def joined(self, loss: Tensor) -> Tensor:
         """Mean loss over the samples of all processes, the same number on each of them."""
         return distributed.sum_over_ranks(loss.detach() * (self.num_samples / self.num_joined))
+
+
+def check_parameters(optimizer: Optimizer, model: nn.Module) -> None:
+    """Raise an :class:`ArgumentError` where optimizer and model share no parameter: nothing would be learned."""
+    given = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if given and given.isdisjoint(id(p) for p in model.parameters()):
+        raise ArgumentError(
+            "expected an optimizer of the model's parameters, got one of other parameters; make it from "
+            "model.parameters() of this very model"
+        )
 
 
 class Step(ABC):

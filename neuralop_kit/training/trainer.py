@@ -25,7 +25,7 @@ from neuralop_kit.training.losses import relative_l2
 from neuralop_kit.training.progress import EarlyStopping, Progress, RunningLoss
 from neuralop_kit.training.random_state import RandomSource
 from neuralop_kit.training.schedules import PerEpoch
-from neuralop_kit.training.steps import BatchObjective, clean_weights, step_for, training_weights
+from neuralop_kit.training.steps import BatchObjective, check_parameters, clean_weights, step_for, training_weights
 from neuralop_kit.training.wrapping import place_of, unwrapped
 
 # Reading the loss makes the host wait for a GPU, so there it is looked at only so often, and before every checkpoint.
@@ -55,6 +55,9 @@ class Trainer:
     Under ``torchrun`` (see ``process_group``) the model is wrapped in DistributedDataParallel, ``batch_size`` stays the
     size of the joined batch, and only rank 0 writes. To train on something else than ``loss(model(input), target)``,
     override :meth:`training_loss`.
+
+    Raises:
+        ArgumentError: none of the optimizer's parameters is the model's.
 
     >>> from torch.utils.data import TensorDataset
     >>> u = torch.linspace(0, 1, 96).reshape(6, 1, 16)
@@ -91,6 +94,7 @@ class Trainer:
                 model, device_ids=[self.device] if self.device.type == "cuda" else None
             )
         self.optimizer = optimizer
+        check_parameters(optimizer, self.model)
         self.loss = loss
         self.metrics: dict[str, Metric] = {"loss": loss, **(metrics or {})}
         self.schedule = PerEpoch(scheduler) if isinstance(scheduler, LRScheduler) else scheduler
@@ -131,13 +135,16 @@ class Trainer:
                 as one that was not.
 
         Raises:
-            ArgumentError, ShapeError, NonFiniteError: the data cannot be trained on; nothing was started.
+            ArgumentError, ShapeError, NonFiniteError: the data cannot be trained on, or there is no folder to resume
+                from; nothing was started.
             NonFiniteError: the loss became NaN or infinite; names the step and the last good checkpoint.
             CheckpointError: the folder holds another run (say ``resume=True``), is in use, or cannot be written.
         """
         datasets = as_datasets(train)
         valid = dict(check_named(valid or {}))
         self._check_arguments(datasets, valid, epochs, batch_size)
+        if resume and self.store is None:
+            raise ArgumentError("expected a folder to resume from, got none; give Trainer(folder=...)")
         state = Progress(seed=seed, batch_size=batch_size, sizes=[len(d) for d in datasets])  # type: ignore[arg-type]
         self.running = RunningLoss(self.device)
         with ExitStack() as stack:

@@ -179,3 +179,6 @@ class TestEveryLoss:
 def test_domain_of_other_dimension_is_refused():
     with pytest.raises(DomainError):
         relative_l2(torch.ones(4, 1), torch.ones(4, 1), domain=Domain.periodic((1.0, 1.0, 1.0)))
+    flat = torch.ones(2, 1, 9)
+    with pytest.raises(DomainError, match="2 space axes behind batch and channel"):
+        RelativeL2(Domain.box((1.0, 1.0)))(flat, flat)

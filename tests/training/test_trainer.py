@@ -394,6 +394,18 @@ class TestRefusals:
         with pytest.raises(ArgumentError, match="residual"):
             Trainer(model, optimizer)
 
+    def test_optimizer_of_another_model(self):
+        with pytest.raises(ArgumentError, match="optimizer of the model's parameters"):
+            Trainer(line_model(), torch.optim.SGD(line_model().parameters(), lr=0.1))
+        model, loss_weight = line_model(), torch.zeros(1, requires_grad=True)
+        Trainer(model, torch.optim.SGD([loss_weight, *model.parameters()], lr=0.1))
+
+    def test_nothing_to_resume_from(self):
+        model = line_model()
+        trainer = Trainer(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        with pytest.raises(ArgumentError, match="expected a folder to resume from"):
+            trainer.fit(derivatives(4, 16), epochs=1, batch_size=4, resume=True)
+
     def test_model_without_parameters(self):
         with pytest.raises(ArgumentError, match="parameters"):
             Trainer(nn.Identity(), torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1))
