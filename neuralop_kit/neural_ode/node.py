@@ -1,10 +1,12 @@
 """NeuralODE: a module whose output is the solution of a differential equation with a learned right-hand side."""
 
+import inspect
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from neuralop_kit.solvers.errors import ArgumentError
 from neuralop_kit.solvers.ode.adjoint import Adjoint
 from neuralop_kit.solvers.ode.control import CONTROLS, StepControl
 from neuralop_kit.solvers.ode.controllers import StepController
@@ -61,7 +63,8 @@ class NeuralODE(nn.Module):
     Shape: ``(batch, ...)`` and times ``(num_times,)`` to a solution with ``ys`` of ``(num_times, batch, ...)``.
 
     Raises:
-        ArgumentError: a name is unknown; more, when called, from :func:`~neuralop_kit.solvers.ode.odeint`.
+        ArgumentError: a name is unknown, or the field takes no time; more, when called, from
+            :func:`~neuralop_kit.solvers.ode.odeint`.
 
     Source: Chen et al. (2018), arXiv 1806.07366; Pal et al. (2021), arXiv 2105.03918.
 
@@ -85,6 +88,7 @@ class NeuralODE(nn.Module):
         raise_on_failure: bool = False,
     ) -> None:
         super().__init__()
+        check_takes_time(field)
         self.field = field
         self.method = named(METHODS, method, "method")
         self.control = named(CONTROLS, control, "control")
@@ -122,3 +126,19 @@ def end_points(stop: float = 1.0, *, like: Tensor) -> Tensor:
     tensor([0., 1.])
     """
     return torch.tensor([0.0, stop], dtype=like.dtype, device=like.device)
+
+
+def check_takes_time(field: Field) -> None:
+    """Raise an :class:`ArgumentError` for what takes the state alone, the usual mistake: it would fail deep inside."""
+    try:
+        signature = inspect.signature(field.forward if isinstance(field, nn.Module) else field)
+    except (TypeError, ValueError):
+        return  # built in, and silent about its arguments
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        name = type(field).__name__ if isinstance(field, nn.Module) else getattr(field, "__name__", repr(field))
+        raise ArgumentError(
+            f"expected a field that takes the time and the state, got {name}{signature}; "
+            "Autonomous(network) makes one of a network that takes the state alone"
+        ) from None

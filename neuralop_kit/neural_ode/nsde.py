@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from neuralop_kit.neural_ode.node import check_takes_time
 from neuralop_kit.solvers.ode.control import CONTROLS, StepControl
 from neuralop_kit.solvers.ode.controllers import StepController
 from neuralop_kit.solvers.ode.pose import named
@@ -49,6 +50,8 @@ class NeuralSDE(nn.Module):
         raise_on_failure: bool = False,
     ) -> None:
         super().__init__()
+        check_takes_time(drift)
+        check_takes_time(diffusion)
         self.drift, self.diffusion = drift, diffusion
         self.method = named(METHODS, method, "method")
         self.control = named(CONTROLS, control, "control")

@@ -48,6 +48,15 @@ def test_a_node_is_odeint_with_its_options():
     assert field.gravity.grad.abs() > 0
 
 
+@pytest.mark.parametrize("field", [nn.Linear(2, 2), lambda u: -u])
+def test_a_field_that_takes_no_time_is_refused_at_once(field):
+    autonomous = lambda t, u: u  # noqa: E731
+    for make in (NeuralODE, lambda f: NeuralSDE(f, autonomous), lambda f: NeuralSDE(autonomous, f)):
+        with pytest.raises(ArgumentError, match=r"expected a field that takes the time .*; Autonomous\(network\)"):
+            make(field)
+    NeuralODE(torch.compile(Autonomous(nn.Linear(2, 2))))
+
+
 def test_a_stochastic_one_is_sdeint_with_its_options():
     drift, diffusion = nn.Linear(2, 2), nn.Linear(2, 2)
     f, g = Autonomous(drift), Autonomous(diffusion)
