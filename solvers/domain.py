@@ -137,6 +137,8 @@ class Domain:
         >>> [axis.nodes for axis in channel.axes]
         ['left', 'vertex']
         """
+        if isinstance(lengths, int | float):
+            raise DomainError(f"expected one length per axis, got {lengths}; write ({lengths},)")
         count = len(lengths)
         starts = _per_axis("origin", [0.0] * count if origin is None else origin, count)
         boundaries = _per_axis("boundary", boundary, count)
@@ -240,6 +242,8 @@ class Domain:
 
     def check_shape(self, shape: Sequence[int]) -> None:
         """Raise a :class:`DomainError` unless ``shape`` has one valid size per axis."""
+        if isinstance(shape, int):
+            raise DomainError(f"expected one size per space axis, got {shape}; write ({shape},)")
         if len(shape) != self.num_dims:
             raise DomainError(
                 f"expected one size per space axis ({self.num_dims}), got {tuple(shape)}; "

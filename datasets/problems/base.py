@@ -70,9 +70,9 @@ class Problem(ABC):
             ArgumentError: ``resolution`` is not positive.
             DomainError: the domain cannot carry it.
         """
-        sizes = (resolution,) * self.domain.num_dims if isinstance(resolution, int) else tuple(resolution)
+        sizes = tuple(resolution) if isinstance(resolution, Sequence) else (resolution,) * self.domain.num_dims
         if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
-            raise ArgumentError(f"expected a positive number of points per axis, got {resolution}; try 64")
+            raise ArgumentError(f"expected a positive whole number of points per axis, got {resolution}; try 64")
         self.domain.check_shape(sizes)
         return sizes
 

@@ -33,6 +33,7 @@ def check_field(u: Tensor, domain: Domain, *, channels: int | None = None) -> No
 
 def check_totals(totals: Tensor, u: Tensor) -> None:
     """Raise a :class:`ShapeError` unless there is one number per item and channel of ``u``."""
+    check_tensor(totals)
     if totals.shape != u.shape[:2]:
         raise ShapeError(
             f"expected totals of shape {tuple(u.shape[:2])}, one per item and channel, got {tuple(totals.shape)}; "

@@ -147,6 +147,8 @@ def to_operator(
     """
     if latent not in ("ratio", "fixed"):
         raise ArgumentError(f"expected latent 'ratio' or 'fixed', got {latent!r}; 'fixed' keeps tokens as trained")
+    if not isinstance(net, nn.Module):
+        raise ArgumentError(f"expected a network, an nn.Module, got {type(net).__name__}; put it into a module")
     if num_required_inputs(net) != 1:
         raise ArgumentError(
             f"expected a network of one field, got {num_required_inputs(net)} arguments without a default; "

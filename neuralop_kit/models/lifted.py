@@ -47,8 +47,11 @@ class LiftedOperator(nn.Module):
         activation: Activation,
     ) -> None:
         super().__init__()
-        if min(width, num_layers) < 1:
-            raise ArgumentError(f"expected at least one channel and one layer, got width {width}, {num_layers} layers")
+        if min(in_channels, out_channels, width, num_layers) < 1:
+            raise ArgumentError(
+                f"expected at least one channel and one layer, got {in_channels} channels in, {out_channels} out, "
+                f"width {width}, {num_layers} layers"
+            )
         embed = CoordinateEmbedding(domain=domain)
         self.lift = nn.Sequential(embed, PointwiseLinear(in_channels + embed.num_features, width))
         self.blocks = nn.Sequential(*(block() for _ in range(num_layers)))

@@ -189,6 +189,7 @@ class TestRefusals:
             ({"samples": 2.5}, ArgumentError),
             ({"seed": -1}, ArgumentError),
             ({"resolution": 0}, ArgumentError),
+            ({"resolution": 8.0}, ArgumentError),
             ({"resolution": (5, 7, 9)}, DomainError),
             ({"workers": 0}, ArgumentError),
             ({"dtype": "int8"}, ArgumentError),

@@ -102,3 +102,19 @@ def test_weights_of_another_dtype_are_said_and_autocast_is_let_through(name):
 def test_an_axis_without_points_is_refused(layer):
     with pytest.raises(ShapeError, match="at least one point on every axis"):
         layer(torch.ones(2, 1, 0, 8))
+
+
+@pytest.mark.parametrize("sizes", [{"in_channels": 0}, {"out_channels": 0}, {"width": 0}, {"num_layers": 0}])
+def test_models_without_channels_are_refused(sizes):
+    with pytest.raises(ArgumentError, match="expected at least one channel and one layer"):
+        FNO(**({"in_channels": 1, "out_channels": 1} | sizes), domain=TORUS, modes=4)
+
+
+def test_totals_are_tensors():
+    with pytest.raises(ArgumentError, match="expected a tensor, got float"):
+        ConservationConstraint(BOX)(torch.ones(2, 1, 8, 8), 1.0)
+
+
+def test_a_function_is_no_network():
+    with pytest.raises(ArgumentError, match=r"expected a network, an nn\.Module, got function"):
+        to_operator(lambda u: u, TORUS, resolution=(8, 8))

@@ -154,6 +154,8 @@ def test_json_round_trip(domain):
         lambda: Domain.box((1.0,), boundary="open"),
         lambda: Domain.box((1.0,), boundary="periodic", nodes="vertex"),
         lambda: Domain.box((1.0, 1.0), boundary=("periodic",)),
+        lambda: Domain.box(1.0),
+        lambda: Domain.periodic((1.0,)).coordinates(16),
         lambda: Axis(1.0, 0.0, "neumann", "cell"),
         lambda: Domain.periodic((1.0,)).spacing((4, 4)),
         lambda: Domain.periodic((1.0,)).weights((0,)),
