@@ -24,7 +24,7 @@ class DeltaGD(KitOptimizer):
 
     Args:
         model: its ``nn.Linear`` layers are watched by forward hooks, in training mode and where gradients are enabled;
-            :meth:`close` removes the hooks.
+            :meth:`close` removes the hooks. Inputs of all passes since the last step count, a skipped one among them.
         lr: step size, > 0.
         decay_coef: ``W (I - decay_coef C) - lr G`` instead, explicit in C; unstable where the largest eigenvalue of
             ``decay_coef C`` exceeds 2. The conference version prints 1.

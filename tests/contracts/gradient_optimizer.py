@@ -11,6 +11,7 @@ class TestLion(GradientContract):
         return LionRule(lr, weight_decay)
 """
 
+import copy
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -20,7 +21,14 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuralop_kit.solvers.errors import ArgumentError
-from tests.contracts.optimizer import CountingBackend, OptimizerContract, Problem, as_numpy, assert_same_weights
+from tests.contracts.optimizer import (
+    CountingBackend,
+    OptimizerContract,
+    Problem,
+    as_numpy,
+    assert_same_state,
+    assert_same_weights,
+)
 
 
 class Rule(Protocol):
@@ -159,6 +167,25 @@ class GradientContract(OptimizerContract):
             optimizer.step()
             self.advance(optimizer, problem, 1)
             assert not problem.wide.isfinite().all(), f"a gradient of {bad} left the weight as if nothing were wrong"
+
+    def test_a_gradient_scaler_skips_steps_that_overflowed_and_changes_no_others(self):
+        problem, other = Problem(), Problem()
+        optimizer, plain = self.optimizer(problem), self.optimizer(other)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+        for overflows in (False, True, False, True, False):
+            before, state = copy.deepcopy(problem), copy.deepcopy(optimizer.state_dict())
+            optimizer.zero_grad()
+            scaler.scale(problem.loss()).backward()
+            if overflows:
+                problem.wide.grad[0, 0] = float("inf")
+            scaler.step(optimizer)
+            scaler.update()
+            if overflows:
+                assert_same_weights(problem, before)
+                assert_same_state(optimizer.state_dict(), state)
+            else:
+                self.advance(plain, other)
+        assert_same_weights(problem, other)
 
     def test_a_bad_gradient_does_not_harm_other_weights(self):
         problem = Problem()

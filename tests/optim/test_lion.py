@@ -10,6 +10,7 @@ from torch import nn
 from neuralop_kit.optim import Lion
 from neuralop_kit.solvers.errors import ArgumentError
 from tests.contracts.gradient_optimizer import GradientContract
+from tests.contracts.optimizer import Problem, assert_same_weights
 
 
 class LionRule:
@@ -54,6 +55,17 @@ class TestLion(GradientContract):
             weight.grad = scale * torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
             optimizer.step()
             torch.testing.assert_close(before - weight.detach(), torch.full_like(before, 1e-3), rtol=1e-9, atol=0)
+
+    def test_the_size_of_gradients_does_not_matter(self):
+        small, large, opposite = Problem(), Problem(), Problem()
+        for problem, factor in ((small, 1e-3), (large, 1e5), (opposite, -1.0)):
+            optimizer = self.optimizer(problem)
+            for _ in range(5):
+                optimizer.zero_grad()
+                (factor * problem.loss()).backward()
+                optimizer.step()
+        assert_same_weights(small, large)
+        assert not torch.equal(small.wide, opposite.wide)
 
     def test_cautious_keeps_agreeing_entries_and_the_mean(self):
         weight = nn.Parameter(torch.zeros(4, dtype=torch.float64))

@@ -248,6 +248,19 @@ class TestSOAP(GradientContract):
         for p, q in zip(problem.parameters(), other.parameters(), strict=True):
             torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)
 
+    def test_a_gradient_in_its_own_basis_gives_its_polar_factor(self):
+        # All of Adam's first directions are signs, and here only the diagonal has any.
+        torch.manual_seed(0)
+        for shape, options in (((5, 3), {}), ((2, 4, 4, 2), {"complex_weights": True})):
+            weight = nn.Parameter(torch.zeros(shape, dtype=torch.float64))
+            optimizer = SOAP([{"params": [weight], **options}], 1.0)
+            weight.grad = torch.randn(shape, dtype=torch.float64)
+            for _ in range(2):
+                optimizer.step()
+            gradient, moved = (torch.view_as_complex(t) if options else t for t in (weight.grad, weight.detach()))
+            u, _, vh = torch.linalg.svd(gradient, full_matrices=False)
+            torch.testing.assert_close(-moved, u @ vh, rtol=0, atol=1e-6)
+
     def test_a_first_gradient_that_is_not_finite_is_told_by_the_weights(self):
         for bad in (float("nan"), float("inf"), 1e300):
             problem = Problem()
@@ -329,6 +342,22 @@ class TestM3(GradientContract):
     def test_unknown_mode_is_refused_with_the_known_ones(self):
         with pytest.raises(ArgumentError, match=r"\['ema', 'paper'\]"):
             M3([nn.Parameter(torch.ones(2, 2))], mode="sum")
+
+
+@pytest.mark.parametrize("make", [Muon, lambda p, lr: SOAP(p, lr, period=2), lambda p, lr: M3(p, lr, period=3)])
+@pytest.mark.parametrize("shape", [(4, 3), (5,)])
+def test_complex_numbers_that_are_real_move_as_real_ones(make, shape):
+    torch.manual_seed(0)
+    start, gradients = torch.randn(shape, dtype=torch.float64), torch.randn(8, *shape, dtype=torch.float64)
+    real, pairs = (nn.Parameter(t.clone()) for t in (start, torch.stack([start, torch.zeros_like(start)], dim=-1)))
+    optimizers = make([real], 1e-2), make([{"params": [pairs], "complex_weights": True}], 1e-2)
+    for gradient in gradients:
+        real.grad, pairs.grad = gradient.clone(), torch.stack([gradient, torch.zeros_like(gradient)], dim=-1)
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(pairs[..., 0], real, rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(real, start)
+    assert pairs[..., 1].abs().max() < 1e-14
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (7, 3), (2, 9)])

@@ -118,6 +118,28 @@ def test_checkpoint_holds_the_clean_weights(evaluating):
     assert_same_weights(problem, other)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_steps_are_those_of_the_authors_with_the_same_noise(momentum):
+    # There the base moves noisy weights, and the difference of two noises is added.
+    problem, theirs = Problem(), Problem()
+    optimizer = NVRM(torch.optim.SGD(problem.parameters(), 0.05, momentum=momentum), b=0.05, generator=generator())
+    base = torch.optim.SGD(theirs.parameters(), 0.05, momentum=momentum)
+    noises = [torch.zeros_like(p) for p in theirs.parameters()]
+    for _ in range(10):
+        advance(optimizer, problem)
+        noisy = [p.detach().clone() for p in problem.parameters()]
+        with optimizer.clean():
+            fresh = [p - q.detach() for p, q in zip(noisy, problem.parameters(), strict=True)]
+        advance(base, theirs)
+        with torch.no_grad():
+            for p, new, old in zip(theirs.parameters(), fresh, noises, strict=True):
+                p.add_(new - old)
+        noises = fresh
+        for p, q in zip(problem.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)
+    assert max(noise.abs().max() for noise in noises) > 0.1
+
+
 def test_noise_that_is_added_and_subtracted_would_drift():
     # Negative control: the authors' way, in float32.
     weight, clean = torch.ones(1000), torch.ones(1000)
