@@ -76,7 +76,7 @@ OPTIMIZERS: dict[str, tuple[Callable[[nn.Module, float], torch.optim.Optimizer],
     "M3": (lambda m, lr: M3(complex_apart(m), lr=lr), 1e-4),
     "M3 without V": (lambda m, lr: M3(complex_apart(m), lr=lr, second_moment=False), 1e-1),
     "NVRM(AdamW)": (lambda m, lr: NVRM(torch.optim.AdamW(m.parameters(), lr=lr, weight_decay=1e-4), b=1e-3), 1e-1),
-    "Sven": (lambda m, lr: Sven(m.parameters(), lr=lr, rtol=1e-3, control=FixedStep()), 1.0),
+    "Sven": (lambda m, lr: Sven(m.parameters(), lr=lr, rtol=1e-3, control=FixedStep()), 3.0),
 }
 
 
