@@ -86,7 +86,8 @@ class Rate(nn.Module):
 def train(data: Tensor, settings: Settings, *, weight: float) -> NeuralODE:
     """On pieces of the data, two intervals long, from anywhere on the way."""
     torch.manual_seed(settings.seed)
-    node = NeuralODE(Autonomous(Rate(settings.resolution)), rtol=TOLERANCE, atol=TOLERANCE, control="joint")
+    rate = Autonomous(Rate(settings.resolution))
+    node = NeuralODE(rate, rtol=TOLERANCE, atol=TOLERANCE, control="joint", raise_on_failure=True)
     optimizer = make_optimizer(settings.optimizer, node, pace=2.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     for _ in (bar := trange(settings.steps, leave=False)):

@@ -135,6 +135,8 @@ def main(settings: Settings) -> None:
     """Generate, train, iterate, draw."""
     if settings.quick:
         settings = shorter(settings, samples=24, steps=400, rollout=40)
+    if settings.cells < 7:
+        raise SystemExit(f"expected at least 7 --cells, as many as the networks look at, got {settings.cells}")
     factor = 16
     field = GaussianRandomField(CIRCLE, alpha=3.0, tau=8.0)
     generator = torch.Generator().manual_seed(settings.seed)

@@ -203,6 +203,8 @@ def main(settings: Settings) -> None:
     if settings.quick:
         resolution = 16 if settings.problem == "burgers" else 8
         settings = shorter(settings, resolution=resolution, samples=400, epochs=30, tune_epochs=6, width=8)
+    if settings.resolution % 4:
+        raise SystemExit(f"expected a --resolution that both networks can quarter, got {settings.resolution}; try 16")
     n, domain, seed = settings.resolution, PROBLEMS[settings.problem].domain, settings.seed
     torch.manual_seed(seed)
     coarse, fine = (sample(settings, m, settings.samples, seed) for m in (n, 2 * n))

@@ -77,7 +77,8 @@ def make_model(settings: Settings) -> LatentODE:
     """Encoder, dynamics, decoder."""
     torch.manual_seed(settings.seed)
     network = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 8))
-    node = NeuralODE(Autonomous(network), rtol=settings.tolerance, atol=settings.tolerance, control="joint")
+    tolerance = {"rtol": settings.tolerance, "atol": settings.tolerance}
+    node = NeuralODE(Autonomous(network), **tolerance, control="joint", raise_on_failure=True)
     return LatentODE(RecurrentEncoder(2, 8, hidden_channels=32), node, nn.Linear(8, 2))
 
 

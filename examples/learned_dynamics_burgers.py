@@ -93,7 +93,8 @@ def train(trajectories: Tensor, settings: Settings) -> tuple[NeuralODE, float]:
     """The trained node, and the seconds that training took."""
     torch.manual_seed(settings.seed)
     operator = FNO(1, 1, domain=DOMAIN, width=24, num_layers=3, modes=32)
-    node = NeuralODE(Autonomous(operator), rtol=settings.tolerance, atol=settings.tolerance, control="joint")
+    tolerance = {"rtol": settings.tolerance, "atol": settings.tolerance}
+    node = NeuralODE(Autonomous(operator), **tolerance, control="joint", raise_on_failure=True)
     optimizer = make_optimizer(settings.optimizer, node, settings.learning_rate, pace=1.5)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     regularizer = ErrorRegularizer(settings.weight)
@@ -142,6 +143,8 @@ def main(settings: Settings) -> None:
     torch.set_num_threads(1)
     if settings.quick:
         settings = shorter(settings, steps=100, samples=64)
+    if 128 % settings.resolution:
+        raise SystemExit(f"expected a --resolution that divides 128, half of the data's, got {settings.resolution}")
     data, truth = solutions(settings, settings.samples, settings.seed), solutions(settings, 32, settings.seed + 1)
     stride = data.shape[-1] // settings.resolution
     node, seconds = train(data[..., ::stride], settings)

@@ -135,6 +135,12 @@ def main(settings: Settings) -> None:
     if settings.quick:
         settings = shorter(settings, resolution=32, samples=48, width=16, modes=12, epochs=4)
     data, test = load_data(settings)
+    num_frames = len(test.trajectories[0])
+    if settings.skip + settings.steps >= num_frames:
+        raise SystemExit(
+            f"expected --skip and --steps below {num_frames} together, the frames of a trajectory, "
+            f"got {settings.skip} and {settings.steps}"
+        )
     model = train_step(data, settings)
     window = range(settings.skip, settings.skip + settings.steps + 1)
     frames = torch.stack([test.trajectories[k][window.start : window.stop] for k in range(len(test.trajectories))])

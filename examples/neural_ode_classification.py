@@ -104,7 +104,8 @@ def train(name: str, kind: str, settings: Settings) -> dict[str, Any]:
     num_train = len(inputs) - 300
     torch.manual_seed(settings.seed)
     field, head = Field(inputs.shape[1], 32), nn.Linear(inputs.shape[1], int(labels.max()) + 1)
-    node = NeuralODE(field, rtol=settings.tolerance, atol=settings.tolerance, control="joint")
+    tolerance = {"rtol": settings.tolerance, "atol": settings.tolerance}
+    node = NeuralODE(field, **tolerance, control="joint", raise_on_failure=True)
     optimizer = torch.optim.Adam([*field.parameters(), *head.parameters()], lr=settings.learning_rate)
     local = LocalRegularizer(ExponentialDecay(settings.local_weight, settings.local_weight / 10))
     penalties = {

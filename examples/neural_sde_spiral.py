@@ -98,7 +98,7 @@ def train(kind: str, target: tuple[Tensor, Tensor], settings: Settings) -> dict[
     torch.manual_seed(settings.seed)
     sde = NeuralSDE(
         Autonomous(Cubes()), Autonomous(nn.Linear(2, 2)), method=SOSRI2(compile=settings.compile),
-        rtol=settings.tolerance, atol=settings.tolerance, control="joint",
+        rtol=settings.tolerance, atol=settings.tolerance, control="joint", raise_on_failure=True,
     )  # fmt: skip
     penalties = {
         "error": ErrorRegularizer(settings.error_weight, over=sum_of_steps),

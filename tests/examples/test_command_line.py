@@ -102,3 +102,30 @@ def test_pictures_and_tables_are_whole_or_not_there(shared, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         tables.save_table(tmp_path, [{"a": 1}], settings={})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "said"),
+    [
+        ("conservative_burgers", {"cells": 3}, "at least 7 --cells"),
+        ("convert_unet", {"resolution": 7}, "--resolution that both networks can quarter"),
+        ("learned_dynamics_burgers", {"resolution": 60}, "--resolution that divides 128"),
+        ("optimizer_character", {"optimizers": ("adam", "magic")}, "got magic"),
+    ],
+)
+def test_what_an_example_alone_can_know_is_refused_before_it_works(name, wrong, said, monkeypatch):
+    pytest.importorskip("tyro")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setattr("torch.set_num_threads", lambda _: None)
+    example = importlib.import_module(name)
+    with pytest.raises(SystemExit, match=said):
+        example.main(example.Settings(**wrong))
+
+
+def test_a_solve_that_fails_ends_an_example(monkeypatch):
+    pytest.importorskip("tyro")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    example = importlib.import_module("neural_ode_classification")
+    errors = importlib.import_module("neuralop_kit.solvers.errors")
+    with pytest.raises(errors.ConvergenceError):
+        example.train("circles", "none", example.Settings(tolerance=1e-30, steps=1))
