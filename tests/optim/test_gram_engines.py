@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from neuralop_kit import Domain
-from neuralop_kit.layers import FunctionNorm, SpectralConv
+from neuralop_kit.layers import FunctionNorm, SpectralConv, SphericalConv
 from neuralop_kit.models import FNO, MgNO, TransformerOperator
 from neuralop_kit.optim import Automatic, BatchedVJP, GaussNewton, Ghost, Sven
-from neuralop_kit.optim.gram import pieces as pieces_module
+from neuralop_kit.optim.gram import squares as squares_module
+from neuralop_kit.optim.gram.factors import BlockPiece, IndexPiece, OuterPiece
 from neuralop_kit.optim.gram.jacobian import FactoredJacobian
-from neuralop_kit.optim.gram.pieces import MatrixPiece, OuterPiece
+from neuralop_kit.optim.gram.pieces import MatrixPiece
 from neuralop_kit.solvers.errors import ArgumentError
 
 DOUBLE = {"dtype": torch.float64}
@@ -174,8 +175,86 @@ def attention():
     return model, lambda: model(x)[:, 0].square().mean(dim=1)
 
 
+class Lookup(nn.Module):
+    """A table that is looked up in, some times for nothing, and what it gives, in layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.layers = nn.Embedding(7, 3, padding_idx=-1), nn.Sequential(nn.Linear(3, 4), nn.Tanh())
+
+    def forward(self, indices: Tensor) -> Tensor:
+        return self.layers(self.table(indices)).flatten(1).sum(dim=1).sin()
+
+
+def lookup():
+    """Two batches of different sizes, and another one of single indices, in one vector."""
+    model = Lookup().double()
+    inside, edge, single = torch.randint(0, 7, (6, 5)), torch.randint(0, 7, (4, 2, 2)), torch.randint(0, 7, (4,))
+
+    def residual() -> dict[str, Tensor]:
+        return {"inside": model(inside), "edge": torch.cat([model(edge), model(single)])}
+
+    return model, residual
+
+
+def tied():
+    """A table that is also the weight of a layer."""
+    model = nn.Embedding(7, 3).double()
+    indices = torch.randint(0, 7, (5, 4))
+    return model, lambda: F.linear(model(indices).tanh(), model.weight).flatten(1).square().mean(dim=1)
+
+
+def positions():
+    """A table of positions, which are no samples, and one of words, which are."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.positions, self.head = nn.Embedding(7, 3), nn.Embedding(4, 3), nn.Linear(3, 1)
+
+        def forward(self, indices: Tensor) -> Tensor:
+            u = self.words(indices) + self.positions(torch.arange(4))
+            return self.head(u.tanh()).flatten(1).sum(dim=1)
+
+    model, indices = Model().double(), torch.randint(0, 7, (6, 4))
+    return model, lambda: model(indices)
+
+
+def sphere():
+    """One matrix per degree."""
+    model = nn.Sequential(SphericalConv(2, 3, 4, domain=Domain.sphere()), nn.Tanh(), Mean()).double()
+    x = torch.randn(3, 2, 5, 8, **DOUBLE)
+    return model, lambda: model(x)
+
+
+def joined_spectral():
+    """Two batches of fields in one vector, the second with a derivative with respect to its values."""
+    model = nn.Sequential(SpectralConv(1, 2, (5,)), nn.Tanh(), SpectralConv(2, 1, (3,)), Mean()).double()
+    x, y = torch.randn(4, 1, 6, **DOUBLE), torch.randn(4, 1, 9, **DOUBLE, requires_grad=True)
+
+    def residual() -> Tensor:
+        (gradient,) = torch.autograd.grad(model(y).square().sum(), y, create_graph=True)
+        return torch.cat([model(x), gradient.square().mean(dim=(1, 2))])
+
+    return model, residual
+
+
 OPERATORS = [operator, multigrid, attention]
-CASES = [pinn, joined_pinn, system, tokens, convolutions, line_convolution_with_derivative, spectral, mixed, *OPERATORS]
+LOOKUPS = [lookup, tied, positions]
+PER_MODE = [sphere, joined_spectral]
+CASES = [
+    *LOOKUPS,
+    *PER_MODE,
+    pinn,
+    joined_pinn,
+    system,
+    tokens,
+    convolutions,
+    line_convolution_with_derivative,
+    spectral,
+    mixed,
+    *OPERATORS,
+]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.__name__)
@@ -212,6 +291,50 @@ def test_engines_agree_within_any_memory(case):
         assert (jacobian.normal() - expected.T @ expected).abs().max() < 1e-12 * scale**2 * expected.shape[0]
 
 
+@pytest.mark.parametrize(
+    ("make", "kind", "count"),
+    [(lookup, IndexPiece, 3), (tied, IndexPiece, 1), (sphere, BlockPiece, 1), (spectral, BlockPiece, 2),
+     (operator, BlockPiece, 2), (joined_spectral, BlockPiece, 4)],
+)  # fmt: skip
+def test_tables_and_weights_per_mode_have_factors(make, kind, count):
+    torch.manual_seed(0)
+    model, function = make()
+    _, jacobian = Ghost().linearize(function, list(model.parameters()), None)
+    assert sum(isinstance(piece, kind) for piece in jacobian.pieces) == count
+
+
+class Silent(nn.Module):
+    """Two batches in one vector, which at first do not depend on the layer with a weight per mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spectral, self.last = nn.Sequential(SpectralConv(1, 2, (3,)), nn.Tanh(), Mean()), nn.Linear(1, 1)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.cat([self.last(self.spectral(u)[:, None]) for u in (x, y)]).squeeze(1)
+
+
+def test_what_got_nothing_yet_is_looked_at_again():
+    # Of a layer that is silent no comparison says which rows its samples are.
+    torch.manual_seed(0)
+    model, engine = Silent().double(), Ghost()
+    x, y = torch.randn(4, 1, 6, **DOUBLE), torch.randn(4, 1, 8, **DOUBLE)
+    parameters = list(model.parameters())
+    for weight in (0.0, 1.0):
+        nn.init.constant_(model.last.weight, weight)
+        _, jacobian = engine.linearize(lambda: model(x, y), parameters, None)
+        expected = explicit(lambda: model(x, y), parameters)
+        torch.testing.assert_close(jacobian.dense(), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_lookups_that_change_the_table_are_done_by_passes():
+    model = nn.Sequential(nn.Embedding(7, 3, max_norm=1.0), nn.Linear(3, 1)).double()
+    indices = torch.randint(0, 7, (6, 4))
+    _, jacobian = Ghost().linearize(lambda: model(indices).flatten(1).sum(dim=1), list(model.parameters()), None)
+    assert not any(isinstance(piece, IndexPiece) for piece in jacobian.pieces)
+
+
 @pytest.fixture
 def without_passes_per_row(monkeypatch):
     def refuse(*_args, **_options):
@@ -228,12 +351,11 @@ def test_no_row_needs_a_backward_pass_of_its_own(make):
     assert jacobian.dense().abs().max() > 0
 
 
-@pytest.mark.parametrize(("make", "budget"), [(attention, 1), (mixed, 2**30)])
 @pytest.mark.usefixtures("without_passes_per_row")
-def test_modules_with_layers_inside_are_not_run_again_where_it_does_not_fit_or_pay(make, budget):
-    model, function = make()
+def test_modules_with_layers_inside_are_not_run_again_where_it_does_not_pay():
+    model, function = mixed()
     with pytest.raises(AssertionError, match="a pass per row"):
-        Ghost(memory_budget=budget).linearize(function, list(model.parameters()), None)
+        Ghost().linearize(function, list(model.parameters()), None)
 
 
 def test_recording_leaves_no_trace(case):
@@ -403,9 +525,11 @@ def test_factors_are_multiplied_out_where_that_is_cheaper(monkeypatch, num_token
     piece = OuterPiece(0, 0, torch.randn(6, num_tokens, 20, **DOUBLE), torch.randn(6, num_tokens, 30, **DOUBLE))
     calls = []
     original = OuterPiece.ghost_products
-    monkeypatch.setattr(OuterPiece, "ghost_products", lambda *args: calls.append(1) or original(*args))
+    monkeypatch.setattr(
+        OuterPiece, "ghost_products", lambda *args, **options: calls.append(1) or original(*args, **options)
+    )
     total = torch.zeros(6, 6, **DOUBLE)
-    pieces_module.add_gram(total, [piece], memory_budget=2**30)
+    squares_module.add_gram(total, [piece], memory_budget=2**30)
     assert bool(calls) == ghost
     rows = torch.einsum("bto,bti->boi", piece.cotangents, piece.inputs).flatten(1)
     torch.testing.assert_close(total, rows @ rows.T, rtol=1e-12, atol=1e-10)
@@ -465,7 +589,7 @@ def test_shapes_may_change_between_steps():
 
 def test_unfold_is_the_patch_of_torch():
     # Tokens of a convolution are torch's own patches.
-    from neuralop_kit.optim.gram.kernels import ConvKernel
+    from neuralop_kit.optim.gram.layer_kernels import ConvKernel
     from neuralop_kit.optim.gram.recorder import Recorder
 
     weight = nn.Parameter(torch.randn(3, 2, 3, 2))
@@ -539,8 +663,8 @@ def test_a_weight_and_its_bias_share_the_products_of_their_cotangents(monkeypatc
         "part of it": MatrixPiece(192, 0, cotangents.squeeze(1)[:, :5]),
     }
     calls = []
-    original = pieces_module._own_products
-    monkeypatch.setattr(pieces_module, "_own_products", lambda factor: calls.append(1) or original(factor))
+    original = squares_module._own_products
+    monkeypatch.setattr(squares_module, "_own_products", lambda factor: calls.append(1) or original(factor))
 
     def check(other: MatrixPiece) -> bool:
         calls.clear()
@@ -552,7 +676,7 @@ def test_a_weight_and_its_bias_share_the_products_of_their_cotangents(monkeypatc
         torch.testing.assert_close(jacobian.gram(), dense @ dense.T, rtol=1e-13, atol=1e-13)
         w = torch.randn(8).double()
         torch.testing.assert_close(jacobian.transposed_times(w), dense.T @ w, rtol=1e-13, atol=1e-13)
-        return pieces_module.bias_of(weight, [other]) is not None
+        return squares_module.bias_of(weight, [other]) is not None
 
     assert check(bias)
     assert calls == [1, 1]

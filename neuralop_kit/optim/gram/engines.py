@@ -1,32 +1,45 @@
 """Engines: ways to get the Jacobian of a residual function. All are exact; they differ in what they cost."""
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointError
 
 from neuralop_kit.optim.gram.jacobian import DenseJacobian, FactoredJacobian, Jacobian
+from neuralop_kit.optim.gram.passes import dense_jacobian
 from neuralop_kit.optim.gram.pieces import MatrixPiece, Piece
+from neuralop_kit.optim.gram.recomputed import RecomputedJacobian
 from neuralop_kit.optim.gram.recorder import Recorder, UnrecordableError
 from neuralop_kit.optim.gram.residual import ResidualFunction, Weights, check_graph, finite, joined, residual_blocks
-from neuralop_kit.optim.gram.rows import Recording, first_rows, probe, record_rows, row_pieces
-from neuralop_kit.optim.gram.vjp import dense_jacobian, flat_vjp, real_size
+from neuralop_kit.optim.gram.rows import Place, PlaceError, Recording, find_places, probe, record_rows, row_pieces
+from neuralop_kit.optim.gram.vjp import flat_vjp, real_size
 from neuralop_kit.solvers.errors import ArgumentError
 
 Linearization = tuple[Tensor, Jacobian]
 
 # Sums and chains of products lose some units more than the last one.
 _LOST_UNITS = 100.0
+# Part of a budget for what is held of J; products with it take the rest.
+_HELD = 0.75
 
 
 class Engine(ABC):
     """Gives residual and Jacobian of a residual function.
 
     Args:
-        memory_budget: bytes that a temporary may take; what of J has no factors is held as a matrix besides.
+        memory_budget: bytes that a step takes for J: its factors, gradients per sample, parts of J and of products with
+            it, and the cotangents of passes that run side by side. What does not fit is not held but computed again
+            whenever it is needed, which takes more passes.
+
+    Beside that a step needs what no budget is for: the graphs of the residual and of a trial, and in order to compute J
+    again that of a backward pass; some matrices of rows by rows, or of parameters by parameters if these are fewer;
+    some vectors of parameters. A budget that is too small is exceeded by one row or column of J with the cotangents of
+    its pass, and by 4 MiB in which factors become float64.
     """
 
     def __init__(self, *, memory_budget: int = 2**30) -> None:
@@ -63,16 +76,22 @@ class BatchedVJP(Engine):
     """Any residual function: one backward pass for each row, or for each parameter where these are fewer, in batches.
 
     A row costs a backward pass over the whole batch. With fewer parameters than rows, columns come instead from a
-    backward pass through the backward pass, which is linear in its cotangent: ``J e_p = d/dw <J^T w, e_p>``.
+    backward pass through the backward pass, which is linear in its cotangent: ``J e_p = d/dw <J^T w, e_p>``. Where J
+    does not fit the budget it is not held: see :class:`RecomputedJacobian`.
     """
 
     def linearize(self, function: ResidualFunction, parameters: Sequence[Tensor], weights: Weights) -> Linearization:
         """See :class:`Engine`."""
         blocks = residual_blocks(function(), weights)
         check_graph(blocks)
-        r = finite(joined(blocks))
-        matrix = dense_jacobian(torch.cat(list(blocks.values())), parameters, memory_budget=self.memory_budget)
-        return r, DenseJacobian(matrix, memory_budget=self.memory_budget)
+        r, rows = finite(joined(blocks)), torch.cat(list(blocks.values()))
+        num_bytes = 8 * len(rows) * sum(map(real_size, parameters))
+        if num_bytes > _HELD * self.memory_budget:
+            return r, RecomputedJacobian(rows, parameters, weights=parameters, memory_budget=self.memory_budget)
+        spare = self.memory_budget - num_bytes
+        matrix = dense_jacobian(rows, parameters, memory_budget=spare, dtype=torch.float64)
+        eps = torch.finfo(rows.dtype).eps
+        return r, DenseJacobian(matrix, factor_eps=eps, memory_budget=self.memory_budget)
 
 
 class Ghost(Engine):
@@ -88,8 +107,11 @@ class Ghost(Engine):
 
     def __init__(self, *, memory_budget: int = 2**30) -> None:
         super().__init__(memory_budget=memory_budget)
-        self._known: dict[Hashable, list[list[int]]] = {}
+        self._known: dict[Hashable, list[list[Place]]] = {}
         self._needs_copies = False
+        self._no_layers: set[int] = set()
+        self._no_copies: set[int] = set()
+        self._may_guess = True
 
     def linearize(self, function: ResidualFunction, parameters: Sequence[Tensor], weights: Weights) -> Linearization:
         """See :class:`Engine`."""
@@ -102,57 +124,96 @@ class Ghost(Engine):
 
     def record(self, function: ResidualFunction, parameters: Sequence[Tensor], weights: Weights) -> Linearization:
         """:meth:`linearize`, with an :class:`UnrecordableError` where it cannot be done."""
-        recorder = Recorder(parameters, memory_budget=self.memory_budget)
+        while True:
+            try:
+                return self._attempt(function, parameters, weights)
+            except PlaceError as error:
+                if error.index is None:
+                    self._may_guess = False
+                else:
+                    (self._no_copies if error.index in self._no_layers else self._no_layers).add(error.index)
+
+    def _attempt(self, function: ResidualFunction, parameters: Sequence[Tensor], weights: Weights) -> Linearization:
+        """:meth:`record`, with a :class:`PlaceError` where it has to be done in another way."""
+        recorder, blocks = self._run(function, parameters, weights)
+        check_graph(blocks)
+        r, sizes = finite(joined(blocks)), [len(rows) for rows in blocks.values()]
+        eps = max(torch.finfo(rows.dtype).eps for rows in blocks.values())
+        recordings = _record(recorder, blocks)
+        if recorder.left_out <= recorder.foreign and not any(recording.sizes for recording in recordings):
+            raise UnrecordableError("uses no layer that can be recorded")
+        key = tuple((size, *recording.sizes) for size, recording in zip(sizes, recordings, strict=True))
+        is_new = key not in self._known
+        is_silent = is_new and any(recording.is_silent for recording in recordings)
+        guesses = [recording.guess(size) for size, recording in zip(sizes, recordings, strict=True)] if is_new else []
+        is_guess = is_new and self._may_guess and None not in guesses
+        if not is_new:
+            places = self._known[key]
+        elif is_guess:
+            places = [guess for guess in guesses if guess is not None]
+        else:
+            places = _identify(recorder, blocks, recordings)
+            recordings = _record(recorder, blocks)
+        columns = list(itertools.accumulate(map(real_size, parameters), initial=0))
+        pieces, row = list[Piece](), 0
+        for recording, block_places, size in zip(recordings, places, sizes, strict=True):
+            pieces += row_pieces(recording, block_places, row, columns)
+            row += size
+        left_out = sorted(recorder.left_out)
+        # The graph of the recorded run is given up before there is one of a plain run.
+        del recorder, blocks
+        plain = torch.empty(0)
+        if is_new or left_out:
+            plain = torch.cat(list(residual_blocks(function(), weights).values()))
+        slices = [slice(columns[i], columns[i + 1]) for i in left_out]
+        rest = self._rest(plain, [parameters[i] for i in left_out], parameters, pieces)
+        if isinstance(rest, Tensor):
+            parts = rest.split([columns.stop - columns.start for columns in slices], dim=1)
+            pieces += [MatrixPiece(columns.start, 0, part) for columns, part in zip(slices, parts, strict=True)]
+            rest, slices = None, []
+        jacobian = FactoredJacobian(
+            len(r), columns[-1], pieces, factor_eps=eps, memory_budget=self.memory_budget, device=r.device,
+            rest=rest, rest_columns=slices,
+        )  # fmt: skip
+        if is_new:
+            try:
+                _verify(jacobian, r, plain, parameters)
+            except UnrecordableError as error:
+                raise (PlaceError(None) if is_guess else error) from error
+            if not is_silent:
+                self._known[key] = places
+        return r, jacobian
+
+    def _rest(
+        self, plain: Tensor, parameters: Sequence[Tensor], weights: Sequence[Tensor], pieces: Sequence[Piece]
+    ) -> Tensor | RecomputedJacobian | None:
+        """The columns of parameters without pieces; held if they take half of what is left of the budget."""
+        if not parameters:
+            return None
+        spare = max(self.memory_budget - sum(piece.num_bytes for piece in pieces), 0)
+        num_bytes = plain.element_size() * len(plain) * sum(map(real_size, parameters))
+        if num_bytes > spare // 2:
+            return RecomputedJacobian(plain, parameters, weights=weights, memory_budget=spare)
+        return dense_jacobian(plain, parameters, memory_budget=spare - num_bytes)
+
+    def _run(
+        self, function: ResidualFunction, parameters: Sequence[Tensor], weights: Weights
+    ) -> tuple[Recorder, dict[str, Tensor]]:
+        """A recorded run."""
+        options: dict[str, Any] = {
+            "memory_budget": int(_HELD * self.memory_budget), "no_layers": self._no_layers, "no_copies": self._no_copies
+        }  # fmt: skip
+        recorder = Recorder(parameters, **options)
         try:
             value = recorder.run(function, copies=self._needs_copies)
             if recorder.foreign and not self._needs_copies:
                 # From now on in the first run.
-                self._needs_copies, recorder = True, Recorder(parameters, memory_budget=self.memory_budget)
+                self._needs_copies, recorder = True, Recorder(parameters, **options)
                 value = recorder.run(function)
-            blocks = residual_blocks(value, weights)
+            return recorder, residual_blocks(value, weights)
         except RuntimeError as error:
             # Function transforms inside the residual do not go through recorded products.
             raise UnrecordableError("cannot be recorded") from error
-        check_graph(blocks)
-        r = finite(joined(blocks))
-        try:
-            recordings = [record_rows(recorder, rows, torch.ones_like(rows)) for rows in blocks.values()]
-        except CheckpointError as error:
-            # What is computed again in the backward pass is not recorded.
-            raise UnrecordableError("has checkpoints inside") from error
-        if not any(recording.sizes for recording in recordings):
-            raise UnrecordableError("uses no layer that can be recorded")
-        key = tuple((len(rows), *rec.sizes) for rows, rec in zip(blocks.values(), recordings, strict=True))
-        is_new = key not in self._known
-        if is_new:
-            self._known[key] = _identify(recorder, blocks, recordings)
-        columns = [0]
-        for parameter in parameters:
-            columns.append(columns[-1] + real_size(parameter))
-        pieces, row = list[Piece](), 0
-        for recording, starts, rows in zip(recordings, self._known[key], blocks.values(), strict=True):
-            pieces += row_pieces(recording, starts, row, columns)
-            row += len(rows)
-        if is_new or recorder.foreign:
-            plain_blocks = residual_blocks(function(), weights)
-            plain = torch.cat(list(plain_blocks.values()))
-            foreign = sorted(recorder.foreign)
-            others = [parameters[i] for i in foreign]
-            if others:
-                matrix = dense_jacobian(plain, others, memory_budget=self.memory_budget)
-                parts = matrix.split([real_size(p) for p in others], dim=1)
-                pieces += [MatrixPiece(columns[i], 0, part) for i, part in zip(foreign, parts, strict=True)]
-        eps = max(torch.finfo(rows.dtype).eps for rows in blocks.values())
-        jacobian = FactoredJacobian(
-            len(r), columns[-1], pieces, factor_eps=eps, memory_budget=self.memory_budget, device=r.device
-        )
-        if is_new:
-            try:
-                _verify(jacobian, r, plain, parameters)
-            except Exception:
-                del self._known[key]
-                raise
-        return r, jacobian
 
 
 class Automatic(Engine):
@@ -173,16 +234,32 @@ class Automatic(Engine):
         return self._fallback.linearize(function, parameters, weights)
 
 
-def _identify(recorder: Recorder, blocks: Mapping[str, Tensor], recordings: Sequence[Recording]) -> list[list[int]]:
-    """First rows of the batches of each block; a second backward pass where sizes do not say it."""
-    layouts = []
-    for rows, recording in zip(blocks.values(), recordings, strict=True):
-        if all(size == len(rows) for size in recording.sizes):
-            layouts.append([0] * len(recording.sizes))
-        else:
-            probed = record_rows(recorder, rows, probe(len(rows), rows))
-            layouts.append(first_rows(recording, probed, len(rows)))
-    return layouts
+def _record(recorder: Recorder, blocks: Mapping[str, Tensor]) -> list[Recording]:
+    """From cotangents of one; of a parameter all uses or none."""
+    recorder.left_out |= recorder.foreign
+    while True:
+        before = len(recorder.left_out)
+        recorder.release()
+        try:
+            recordings = [record_rows(recorder, rows, torch.ones_like(rows)) for rows in blocks.values()]
+        except CheckpointError as error:
+            # What is computed again in the backward pass is not recorded.
+            raise UnrecordableError("has checkpoints inside") from error
+        if len(recorder.left_out) == before:
+            return recordings
+        del recordings
+
+
+def _identify(recorder: Recorder, blocks: Mapping[str, Tensor], recordings: list[Recording]) -> list[list[Place]]:
+    """Places of the batches of each block, by another backward pass; ``recordings`` are given up for it."""
+    strengths = [recording.strengths() for recording in recordings]
+    # Of two recordings only one is held at a time.
+    recordings.clear()
+    places = []
+    for rows, plain in zip(blocks.values(), strengths, strict=True):
+        recorder.release()
+        places.append(find_places(plain, record_rows(recorder, rows, probe(len(rows), rows)), len(rows)))
+    return places
 
 
 def _verify(jacobian: FactoredJacobian, r: Tensor, plain: Tensor, parameters: Sequence[Tensor]) -> None:

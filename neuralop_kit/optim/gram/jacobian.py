@@ -2,11 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from neuralop_kit.optim.gram.pieces import MatrixPiece, OuterPiece, Piece, add_gram, add_layer_gram, bias_of, ghost_pays
+from neuralop_kit.optim.gram.factors import OuterPiece
+from neuralop_kit.optim.gram.pieces import MatrixPiece, Piece
+from neuralop_kit.optim.gram.squares import add_gram, add_layer_gram, bias_of, layer_gram_pays
+
+if TYPE_CHECKING:
+    from neuralop_kit.optim.gram.recomputed import RecomputedJacobian
 
 
 class Jacobian(ABC):
@@ -15,8 +21,11 @@ class Jacobian(ABC):
     Args:
         num_rows, num_columns: the shape.
         factor_eps: rounding unit of the numbers that J was computed in.
-        memory_budget: bytes that a temporary may take.
+        memory_budget: bytes that J and what is made of it may take; see :class:`Engine`.
     """
+
+    # Whether products are computed from the weights as they are then: those of J must be in place.
+    recomputes = False
 
     def __init__(self, num_rows: int, num_columns: int, *, factor_eps: float, memory_budget: int) -> None:
         self.num_rows, self.num_columns = num_rows, num_columns
@@ -44,15 +53,26 @@ class Jacobian(ABC):
 
     @property
     def dense_fits(self) -> bool:
-        """Whether the matrix is within the memory budget."""
-        return 8 * self.num_rows * self.num_columns <= self.memory_budget
+        """Whether the matrix, and a factor of the same size, are within the memory budget."""
+        return self.num_bytes + 16 * self.num_rows * self.num_columns <= self.memory_budget
+
+    @property
+    def num_bytes(self) -> int:
+        """What is held of J, beside its matrix."""
+        return 0
 
 
 class DenseJacobian(Jacobian):
-    """The matrix itself."""
+    """The matrix itself.
 
-    def __init__(self, matrix: Tensor, *, memory_budget: int) -> None:
-        eps = torch.finfo(matrix.dtype).eps
+    Args:
+        matrix: J.
+        factor_eps: rounding unit of the numbers that it was computed in; by default that of its dtype.
+        memory_budget: see :class:`Jacobian`.
+    """
+
+    def __init__(self, matrix: Tensor, *, memory_budget: int, factor_eps: float | None = None) -> None:
+        eps = torch.finfo(matrix.dtype).eps if factor_eps is None else factor_eps
         super().__init__(*matrix.shape, factor_eps=eps, memory_budget=memory_budget)
         self.matrix = matrix.double()
 
@@ -116,6 +136,8 @@ class FactoredJacobian(Jacobian):
     Args:
         pieces: blocks; several with the same rows and columns add up.
         device: where they are.
+        rest: the columns that are not in pieces, all rows of them.
+        rest_columns: where they are, in order.
     """
 
     def __init__(
@@ -127,9 +149,20 @@ class FactoredJacobian(Jacobian):
         factor_eps: float,
         memory_budget: int,
         device: torch.device,
+        rest: "RecomputedJacobian | None" = None,
+        rest_columns: Sequence[slice] = (),
     ) -> None:
         super().__init__(num_rows, num_columns, factor_eps=factor_eps, memory_budget=memory_budget)
         self.pieces, self.device = list(pieces), device
+        self.rest, self.rest_columns = rest, list(rest_columns)
+        self.recomputes = rest is not None
+        # What is left of the budget; pieces from several processes may exceed it.
+        self.spare = max(memory_budget - self.num_bytes, memory_budget // 8)
+
+    @property
+    def num_bytes(self) -> int:
+        """Pieces."""
+        return sum(piece.num_bytes for piece in self.pieces)
 
     def dense(self) -> Tensor:
         """All pieces multiplied out."""
@@ -145,18 +178,20 @@ class FactoredJacobian(Jacobian):
         biases = [piece for piece in single if isinstance(piece, MatrixPiece)]
         for piece in [piece for piece in single if isinstance(piece, OuterPiece)]:
             bias = bias_of(piece, biases)
-            if bias and ghost_pays([piece], len(total), self.memory_budget, num_biases=bias.num_columns):
+            if bias and layer_gram_pays(piece, bias, len(total), self.spare):
                 add_layer_gram(total, piece)
                 del parameters[piece.columns.start], parameters[bias.columns.start]
         total = total.tril().add_(total.tril(-1).T)  # of layers the lower triangle alone was added up
         for pieces in parameters.values():
-            add_gram(total, pieces, memory_budget=self.memory_budget)
-        return total
+            add_gram(total, pieces, memory_budget=self.spare)
+        return total if self.rest is None else total.add_(self.rest.gram())
 
     def normal(self) -> Tensor:
         """``J^T J``, in slices of rows."""
         total = self._zeros(self.num_columns, self.num_columns)
-        step = max(self.memory_budget // (8 * self.num_columns), 1)
+        step = max(self.spare // (16 * self.num_columns), 1)
+        if self.rest is not None:
+            step = max(step // 2, 1)
         for start in range(0, self.num_rows, step):
             rows = self._rows(start, min(start + step, self.num_rows))
             total.addmm_(rows.T, rows)
@@ -167,6 +202,8 @@ class FactoredJacobian(Jacobian):
         out = self._zeros(self.num_rows)
         for piece in self.pieces:
             out[piece.rows] += piece.times(v[piece.columns])
+        if self.rest is not None:
+            out += self.rest.times(torch.cat([v[columns] for columns in self.rest_columns]))
         return out
 
     def transposed_times(self, w: Tensor) -> Tensor:
@@ -179,6 +216,8 @@ class FactoredJacobian(Jacobian):
         out = self._zeros(self.num_columns)
         for piece in pieces:
             out[piece.columns] += piece.transposed_times(w[piece.rows])
+        if self.rest is not None:
+            self._put(out, self.rest.transposed_times(w))
         return out
 
     def _rows(self, start: int, stop: int) -> Tensor:
@@ -188,7 +227,15 @@ class FactoredJacobian(Jacobian):
             part = piece.narrow(start, stop)
             if part.num_rows:
                 matrix[part.rows.start - start : part.rows.stop - start, part.columns] += part.dense()
+        if self.rest is not None:
+            self._put(matrix, self.rest.some_rows(start, stop, memory_budget=self.spare // 2))
         return matrix
+
+    def _put(self, out: Tensor, values: Tensor) -> None:
+        """Write columns of the rest to where they belong."""
+        parts = values.split([columns.stop - columns.start for columns in self.rest_columns], dim=-1)
+        for columns, part in zip(self.rest_columns, parts, strict=True):
+            out[..., columns] = part
 
     def _zeros(self, *shape: int) -> Tensor:
         return torch.zeros(shape, dtype=torch.float64, device=self.device)

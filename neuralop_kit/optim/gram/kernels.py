@@ -7,26 +7,86 @@ products ``cotangent (x) input``. :class:`Recorder` writes those factors down in
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from neuralop_kit.optim.gram.factors import FactorPiece, OuterPiece
+from neuralop_kit.optim.gram.pieces import row_parts
 
 if TYPE_CHECKING:
     from neuralop_kit.optim.gram.recorder import Recorder
 
 
+# Builds a piece from its first column, its first row, inputs and cotangents.
+PieceType = Callable[[int, int, Tensor, Tensor], FactorPiece]
+
+
 @dataclass(frozen=True)
 class Use:
-    """One product: the parameters in it, inputs ``(batch, tokens, d_in)``, cotangents ``(batch, tokens, d_out)``."""
+    """One product: inputs ``(batch, tokens, ...)`` and cotangents ``(batch, tokens, ...)``.
 
-    weight_index: int | None
+    Args:
+        weight_index, bias_index: the parameters in it.
+        inputs, cotangents: the factors.
+        piece: what they make of J.
+        is_layer: whether the first axis must be that of a batch; of other products it is a guess, or holds each sample
+            several times.
+    """
+
+    weight_index: int
     bias_index: int | None
     inputs: Tensor
     cotangents: Tensor
+    piece: PieceType = OuterPiece
+    is_layer: bool = True
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+        return self.cotangents.shape[0]
+
+    @property
+    def factors(self) -> tuple[Tensor, ...]:
+        """What is proportional to the cotangents of the rows, taken together."""
+        return (self.inputs, self.cotangents) if self.inputs.is_floating_point() else (self.cotangents,)
+
+    def folded(self, period: int) -> "Use":
+        """With one sample for all of those that are so many apart, and their tokens."""
+        repeats = self.size // period
+        inputs, cotangents = (
+            factor.unflatten(0, (repeats, period)).transpose(0, 1).flatten(1, 2)
+            for factor in (self.inputs, self.cotangents)
+        )
+        return replace(self, inputs=inputs, cotangents=cotangents)
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Gradients per sample of one parameter, ``(batch, ...)``.
+
+    Args:
+        index: which parameter.
+        values: the gradients.
+        is_layer: see :class:`Use`.
+    """
+
+    index: int
+    values: Tensor
+    is_layer: bool = True
+
+    @property
+    def size(self) -> int:
+        """See :class:`Use`."""
+        return self.values.shape[0]
+
+    @property
+    def factors(self) -> tuple[Tensor, ...]:
+        """See :class:`Use`."""
+        return (self.values,)
 
 
 class Kernel(ABC):
@@ -36,6 +96,9 @@ class Kernel(ABC):
         recorder: where uses are written down.
         weight, bias: the parameters; None for no bias.
     """
+
+    piece: PieceType = OuterPiece
+    is_layer = True
 
     def __init__(self, recorder: "Recorder", weight: Tensor, bias: Tensor | None) -> None:
         self.recorder = recorder
@@ -62,67 +125,35 @@ class Kernel(ABC):
         """The layer's output."""
         return _Product.apply(x, self.recorder.anchor, self, True)
 
+    def widths(self) -> tuple[int, int]:
+        """Numbers of a token that goes in, and of one that comes out."""
+        d_out = self.weight.shape[0]
+        return self.weight.numel() // d_out, d_out
+
     def record(self, x: Tensor, g: Tensor, with_bias: bool) -> None:
-        """Write one product down."""
-        inputs, cotangents = self.input_tokens(x.detach()), self.output_tokens(g.detach())
-        # Nothing that leads back to the recorder: in a cycle the factors of a step would outlive it.
-        bias_index = self.bias_index if with_bias else None
-        self.recorder.uses.append(Use(self.weight_index, bias_index, inputs, cotangents))
+        """Write one product down: as factors, or as a gradient per sample where that is smaller; neither may fit."""
+        x, g = x.detach(), g.detach()
+        index, bias_index = self.weight_index, self.bias_index if with_bias else None
+        d_in, d_out = self.widths()
+        num_tokens = g.numel() // (g.shape[0] * d_out)
+        row_numbers = num_tokens * (d_in + d_out)
+        is_smaller = self.is_layer and num_tokens > 1 and d_in * d_out < row_numbers
+        num_bytes = g.shape[0] * (d_in * d_out if is_smaller else row_numbers) * g.element_size()
+        if index is not None and self.recorder.reserve(index, num_bytes, joined=not is_smaller):
+            # Nothing that leads back to the recorder: in a cycle the factors of a step would outlive it.
+            if not is_smaller:
+                factors = self.input_tokens(x), self.output_tokens(g)
+                self.recorder.uses.append(Use(index, bias_index, *factors, self.piece, self.is_layer))
+                return
+            self.recorder.uses.append(Gradient(index, self._gradients(x, g, row_numbers)))
+        if bias_index is not None:
+            self.recorder.uses.append(Gradient(bias_index, self.output_tokens(g).sum(dim=1)))
 
-
-class LinearKernel(Kernel):
-    """``torch.nn.functional.linear``: every axis but the first and the last holds tokens."""
-
-    def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """``x W^T + b``."""
-        return F.linear(x, self.weight, bias)
-
-    def adjoint(self, g: Tensor, shape: Sequence[int]) -> Tensor:
-        """``g W``."""
-        return g @ self.weight
-
-    def input_tokens(self, x: Tensor) -> Tensor:
-        """Middle axes joined."""
-        return x.unsqueeze(1) if x.ndim == 2 else x.reshape(x.shape[0], -1, x.shape[-1])
-
-    def output_tokens(self, g: Tensor) -> Tensor:
-        """Middle axes joined."""
-        return g.unsqueeze(1) if g.ndim == 2 else g.reshape(g.shape[0], -1, g.shape[-1])
-
-
-class ConvKernel(Kernel):
-    """A convolution without padding and groups in 1 to 3 dimensions; its tokens are the patches."""
-
-    def __init__(
-        self, recorder: "Recorder", weight: Tensor, bias: Tensor | None, stride: Sequence[int], dilation: Sequence[int]
-    ) -> None:
-        super().__init__(recorder, weight, bias)
-        self.stride, self.dilation = tuple(stride), tuple(dilation)
-
-    def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """The convolution."""
-        zeros = [0] * len(self.stride)
-        return torch.convolution(x, self.weight, bias, self.stride, zeros, self.dilation, False, zeros, 1)
-
-    def adjoint(self, g: Tensor, shape: Sequence[int]) -> Tensor:
-        """The transposed convolution; what no patch reached gets zero."""
-        zeros = [0] * len(self.stride)
-        reach = zip(g.shape[2:], self.stride, self.dilation, self.weight.shape[2:], strict=True)
-        rest = [n - ((m - 1) * s + d * (k - 1) + 1) for n, (m, s, d, k) in zip(shape[2:], reach, strict=True)]
-        return torch.convolution(g, self.weight, None, self.stride, zeros, self.dilation, True, rest, 1)
-
-    def input_tokens(self, x: Tensor) -> Tensor:
-        """Patches, flattened like the weight."""
-        kernel = self.weight.shape[2:]
-        for axis, (k, s, d) in enumerate(zip(kernel, self.stride, self.dilation, strict=True)):
-            x = x.unfold(2 + axis, d * (k - 1) + 1, s)[..., ::d]
-        dims = len(kernel)
-        order = (0, *range(2, 2 + dims), 1, *range(2 + dims, 2 + 2 * dims))
-        return x.permute(order).flatten(1, dims).flatten(2)
-
-    def output_tokens(self, g: Tensor) -> Tensor:
-        """One row per patch."""
-        return g.flatten(2).transpose(1, 2)
+    def _gradients(self, x: Tensor, g: Tensor, row_numbers: int) -> Tensor:
+        """Factors multiplied out, some samples at a time."""
+        parts = row_parts(len(g), row_numbers * g.element_size())
+        products = [self.output_tokens(g[part]).mT @ self.input_tokens(x[part]) for part in parts]
+        return products[0] if len(products) == 1 else torch.cat(products)
 
 
 class _Product(torch.autograd.Function):

@@ -10,10 +10,16 @@ import torch.distributed as dist
 from torch import Tensor
 
 from neuralop_kit.optim.gram.engines import Automatic, Engine, Linearization
+from neuralop_kit.optim.gram.factors import FactorPiece
 from neuralop_kit.optim.gram.jacobian import DenseJacobian, FactoredJacobian, Jacobian
-from neuralop_kit.optim.gram.pieces import MatrixPiece, OuterPiece, Piece
+from neuralop_kit.optim.gram.pieces import MatrixPiece, Piece
 from neuralop_kit.optim.gram.residual import ResidualFunction, ResidualValue, Weights
 from neuralop_kit.solvers.errors import ArgumentError, NonFiniteError
+
+_TOO_LARGE = (
+    "expected a Jacobian within the memory budget of every rank, got one that had to be computed again each time; "
+    "give the engine inside a larger memory_budget, or each rank fewer rows"
+)
 
 
 class DataParallel(Engine):
@@ -29,12 +35,13 @@ class DataParallel(Engine):
     Use the bare model, not ``DistributedDataParallel``: its hooks would average gradients that are not asked for.
 
     Args:
-        engine: what each rank linearises its own residuals with; by default :class:`Automatic`.
+        engine: what each rank linearises its own residuals with; by default :class:`Automatic`. Its memory budget is
+            for that; what comes from the other ranks is held besides.
         group: of processes; by default all.
 
     Raises:
         NonFiniteError: on every rank, when the residual of one is not finite.
-        ArgumentError: the ranks' Jacobians are not made of the same layers.
+        ArgumentError: the ranks' Jacobians are not made of the same layers, or one does not fit its memory budget.
     """
 
     def __init__(self, engine: Engine | None = None, *, group: dist.ProcessGroup | None = None) -> None:
@@ -65,6 +72,8 @@ class DataParallel(Engine):
             raise failure
         if None in layouts:
             raise NonFiniteError(f"expected finite residuals on all ranks, got a failure on rank {layouts.index(None)}")
+        if any(layout.recomputes for layout in layouts):
+            raise ArgumentError(_TOO_LARGE)
         if len({layout.kinds for layout in layouts}) > 1:
             raise ArgumentError("expected the same layers and blocks on all ranks, got different ones; use BatchedVJP")
         self._scale, self._counts = _scale(r, sizes, layouts), [layout.num_rows for layout in layouts]
@@ -106,13 +115,14 @@ class DataParallel(Engine):
         covers_all = all(span == (0, count) for span, count in zip(spans, counts, strict=True))
         firsts = [sum(counts[:rank]) + first for rank, (first, _) in enumerate(spans)]
         column, scale = piece.columns.start, self._scale[piece.rows]
-        if isinstance(piece, OuterPiece):
+        if isinstance(piece, FactorPiece):
             inputs = self._gather(piece.inputs, sizes)
-            cotangents = self._gather(piece.cotangents * scale.to(piece.cotangents.dtype)[:, None, None], sizes)
+            scale = scale.to(piece.cotangents.dtype).view(-1, *[1] * (piece.cotangents.ndim - 1))
+            cotangents = self._gather(piece.cotangents * scale, sizes)
             if covers_all:
-                return [OuterPiece(column, 0, inputs, cotangents)]
+                return [piece.like(0, inputs, cotangents)]
             parts = zip(firsts, inputs.split(sizes), cotangents.split(sizes), strict=True)
-            return [OuterPiece(column, row, a, g) for row, a, g in parts if len(a)]
+            return [piece.like(row, a, g) for row, a, g in parts if len(a)]
         matrix = self._gather(piece.dense() * scale[:, None], sizes)
         if covers_all:
             return [MatrixPiece(column, 0, matrix)]
@@ -140,7 +150,8 @@ class Sharded(Engine):
         group: of processes; by default all.
 
     Raises:
-        ArgumentError: there are more residuals than parameters, or the filter's tolerance needs J as a matrix.
+        ArgumentError: there are more residuals than parameters, the filter's tolerance needs J as a matrix, or the part
+            of a rank does not fit its memory budget.
     """
 
     def __init__(self, engine: Engine | None = None, *, group: dist.ProcessGroup | None = None) -> None:
@@ -167,7 +178,11 @@ class ShardedJacobian(Jacobian):
     """
 
     def __init__(self, own: Jacobian, group: dist.ProcessGroup | None) -> None:
-        columns = _summed(torch.tensor(float(own.num_columns), dtype=torch.float64), group)
+        own_numbers = torch.tensor([own.num_columns, own.recomputes], dtype=torch.float64)
+        columns, num_too_large = _summed(own_numbers, group).tolist()
+        if num_too_large:
+            # Its passes would have to run in step with those of the other ranks.
+            raise ArgumentError(_TOO_LARGE)
         super().__init__(
             own.num_rows, int(columns), factor_eps=own.factor_eps, memory_budget=own.memory_budget
         )  # fmt: skip
@@ -210,16 +225,17 @@ class _Layout:
     kinds: tuple[object, ...]  # equal on all ranks
     spans: tuple[tuple[int, int], ...]  # first row and number of rows of each piece
     sizes: dict[str, int]  # of the named blocks
+    recomputes: bool
 
     @classmethod
     def of(cls, jacobian: Jacobian, sizes: dict[str, int]) -> "_Layout":
         pieces = jacobian.pieces if isinstance(jacobian, FactoredJacobian) else []
         kinds: list[object] = [type(jacobian).__name__, *sizes]
         for piece in pieces:
-            widths = (piece.inputs.shape[1:], piece.cotangents.shape[1:]) if isinstance(piece, OuterPiece) else ()
+            widths = (piece.inputs.shape[1:], piece.cotangents.shape[1:]) if isinstance(piece, FactorPiece) else ()
             kinds.append((type(piece).__name__, piece.columns.start, *map(tuple, widths)))
         spans = tuple((piece.rows.start, piece.num_rows) for piece in pieces)
-        return cls(jacobian.num_rows, tuple(kinds), spans, sizes)
+        return cls(jacobian.num_rows, tuple(kinds), spans, sizes, jacobian.recomputes)
 
 
 def _scale(r: Tensor, sizes: Mapping[str, int], layouts: Sequence[_Layout]) -> Tensor:

@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -13,7 +13,8 @@ from torch.nn.modules import module as module_hooks
 from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
 
-from neuralop_kit.optim.gram.kernels import ConvKernel, Kernel, LinearKernel, Use
+from neuralop_kit.optim.gram.kernels import Gradient, Kernel, Use
+from neuralop_kit.optim.gram.layer_kernels import BlockKernel, ConvKernel, EmbeddingKernel, LinearKernel
 
 _CONVOLUTIONS: dict[Any, int] = {F.conv1d: 1, F.conv2d: 2, F.conv3d: 3}
 
@@ -25,30 +26,70 @@ class UnrecordableError(Exception):
 class Recorder(TorchFunctionMode):
     """Replaces products with parameters by recorded ones while a residual function runs.
 
-    Linear and convolution layers become :class:`Kernel`; the smallest module around another use of a parameter
-    (spectral convolutions, norms, multigrid) is run once more with a copy of its parameters per sample, whose gradients
-    are then per sample. A parameter for which neither works is listed in :attr:`foreign`.
+    Linear, convolution and embedding layers and products with one matrix per mode become :class:`Kernel`; the smallest
+    module around another use of a parameter (norms, multigrid) is run once more with a copy of its parameters per
+    sample, whose gradients are then per sample. A parameter for which neither works is listed in :attr:`foreign`, one
+    whose factors or gradients do not fit in :attr:`left_out`.
 
     Args:
         parameters: those of the optimizer.
-        memory_budget: bytes that the gradients per sample of a module may take where some of its parameters belong to
-            layers inside, which would have needed factors only.
+        memory_budget: bytes that all factors and gradients per sample may take.
+        no_layers: parameters that are not recorded in lookups and products per mode, as they are no layers there.
+        no_copies: parameters without copies.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], *, memory_budget: int = 2**30) -> None:
+    def __init__(
+        self,
+        parameters: Sequence[Tensor],
+        *,
+        memory_budget: int = 2**30,
+        no_layers: Set[int] = frozenset(),
+        no_copies: Set[int] = frozenset(),
+    ) -> None:
         super().__init__()
-        self.memory_budget = memory_budget
+        self.memory_budget, self.no_layers, self.no_copies = memory_budget, no_layers, no_copies
         self.indices = {id(parameter): i for i, parameter in enumerate(parameters)}
         self.anchor = torch.zeros((), requires_grad=True)
         self.is_recording = False
-        self.uses: list[Use] = []
+        self.uses: list[Use | Gradient] = []
         self.copies: list[tuple[int, Tensor]] = []
         self.foreign: set[int] = set()
+        self.left_out: set[int] = set()
+        self._seen: set[int] = set()
+        self._num_bytes = self._copied_bytes = 0
         self._is_paused = False
 
     def index(self, tensor: Tensor | None) -> int | None:
         """Which parameter a tensor is; None for other tensors."""
         return self.indices.get(id(tensor))
+
+    def view_index(self, tensor: Tensor) -> int | None:
+        """Which parameter a tensor is, or sees all of in another shape."""
+        index = self.index(tensor)
+        base = tensor._base
+        if index is None and base is not None and tensor.is_contiguous() and tensor.numel() == base.numel():
+            index = self.index(base)
+        return index
+
+    def reserve(self, index: int, num_bytes: int, *, joined: bool = False) -> bool:
+        """Whether so much more of a parameter may be held; if not, the parameter is left out.
+
+        Args:
+            index: which parameter.
+            num_bytes: what is to be held.
+            joined: whether it will be copied if there is more than one such part.
+        """
+        needed = num_bytes * (2 if joined and index in self._seen else 1)
+        if index in self.left_out or self._num_bytes + needed > self.memory_budget:
+            self.left_out.add(index)
+            return False
+        self._seen.add(index)
+        self._num_bytes += needed
+        return True
+
+    def release(self) -> None:
+        """Nothing of what was recorded is held any more."""
+        self._seen, self._num_bytes = set(), self._copied_bytes
 
     def run(self, function: Callable[[], Any], *, copies: bool = True) -> Any:
         """The value of ``function``, recorded; without ``copies`` layers alone, and all else is foreign.
@@ -79,13 +120,27 @@ class Recorder(TorchFunctionMode):
             kernel, x = kernel_and_input
             return kernel(x)
         out = func(*args, **kwargs)
-        used = {self.indices[key] for key in map(id, _tensors((*args, *kwargs.values()))) if key in self.indices}
-        if used and any(t.requires_grad for t in _tensors(out)):
+        used = set()
+        for tensor in _tensors((*args, *kwargs.values())):
+            index = self.indices.get(id(tensor))
+            if index is None and tensor.requires_grad:
+                index = self.indices.get(id(tensor._base))
+            if index is not None:
+                used.add(index)
+        if used and any(t.requires_grad for t in _tensors(out)) and not self._is_view(out):
             self.foreign |= used
         return out
 
+    def _is_view(self, out: Any) -> bool:
+        """Whether this only looks at a parameter in another shape, which is not yet a use of it."""
+        return isinstance(out, Tensor) and (self.index(out) is not None or self.index(out._base) is not None)
+
     def _kernel(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Kernel, Tensor] | None:
-        """The kernel of a linear or convolution call whose weight or bias is a parameter."""
+        """The kernel of a call of a layer whose weight or bias is a parameter."""
+        if func is F.embedding:
+            return self._embedding(*args, **kwargs)
+        if func is torch.bmm and len(args) == 2:
+            return self._blocks(*args)
         if func is not F.linear and func not in _CONVOLUTIONS:
             return None
         names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
@@ -108,17 +163,50 @@ class Recorder(TorchFunctionMode):
         sides = _padding(call.get("padding", 0), weight.shape[2:], dilation)
         return ConvKernel(self, weight, bias, stride, dilation), F.pad(x, sides) if any(sides) else x
 
+    def _embedding(
+        self,
+        indices: Tensor,
+        weight: Tensor,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+    ) -> tuple[Kernel, Tensor] | None:
+        """The kernel of a lookup; not of one that rescales vectors or gradients, or makes sparse ones."""
+        index = self.index(weight)
+        if index is None or index in self.no_layers or not indices.ndim:
+            return None
+        if max_norm is not None or scale_grad_by_freq or sparse:
+            return None
+        padding = padding_idx if padding_idx is None or padding_idx >= 0 else len(weight) + padding_idx
+        return EmbeddingKernel(self, weight, padding), indices
+
+    def _blocks(self, x: Tensor, weight: Tensor) -> tuple[Kernel, Tensor] | None:
+        """The kernel of a product with one matrix per mode."""
+        index = self.view_index(weight)
+        if index is None or index in self.no_layers or weight.is_complex() or torch.is_autocast_enabled(x.device.type):
+            return None
+        return BlockKernel(self, weight), x
+
     def _copy_per_sample(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         """After a module that owns foreign parameters: its output again, with a copy of them per sample."""
         if self._is_paused or not self.foreign:
             return None
         own = {name: p for name, p in module.named_parameters() if self.index(p) is not None}
-        if not any(self.index(p) in self.foreign for p in own.values()) or not self._is_worth_it(own, output):
+        foreign = {self.index(p) for p in own.values()} & self.foreign
+        if not foreign or foreign & self.no_copies or not self._is_worth_it(own, output):
             return None
         batches = {name: value for name, value in kwargs.items() if isinstance(value, Tensor)}
         others = {name: value for name, value in kwargs.items() if name not in batches}
         if not _is_batched((*args, *batches.values()), output) or any(_tensors(others)):
             return None
+        size = len(output) * sum(p.numel() * p.element_size() for p in own.values())
+        # Some products write the copies out, and they have gradients of the same size.
+        if self._num_bytes + 2 * size > self.memory_budget:
+            return None
+        self._num_bytes += size
+        self._copied_bytes += size
         copies = {name: p.detach().expand(len(output), *p.shape).requires_grad_(True) for name, p in own.items()}
 
         def one(parameters: dict[str, Tensor], sample: tuple[Tensor, ...], named: dict[str, Tensor]) -> Tensor:
@@ -155,11 +243,10 @@ class Recorder(TorchFunctionMode):
         if len(foreign) == len(own) or not isinstance(output, Tensor) or not output.ndim:
             return True
         num_passes = min(len(output), sum(p.numel() for p in foreign))
-        size = len(output) * sum(p.numel() * p.element_size() for p in own.values())
-        return num_passes * output.shape[2:].numel() > len(output) and size <= self.memory_budget
+        return num_passes * output.shape[2:].numel() > len(output)
 
     @contextlib.contextmanager
-    def recording(self) -> Iterator[list[Use]]:
+    def recording(self) -> Iterator[list[Use | Gradient]]:
         """Backward passes inside are written down in the list."""
         self.uses, self.is_recording = [], True
         try:
