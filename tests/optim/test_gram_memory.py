@@ -14,7 +14,7 @@ from neuralop_kit.optim import SPRING, BatchedVJP, DataParallel, GaussNewton, Gh
 from neuralop_kit.optim.gram.passes import ColumnPasses, RowPasses
 from neuralop_kit.optim.gram.recomputed import RecomputedJacobian
 from neuralop_kit.solvers.errors import ArgumentError
-from tests.optim.test_gram_engines import convolutions, explicit, pinn
+from tests.optim.test_gram_engines import convolutions, explicit, lookup, pinn
 from tests.optim.test_gram_engines import spectral as small_spectral
 
 DOUBLE = {"dtype": torch.float64}
@@ -267,3 +267,13 @@ def test_columns_are_not_taken_where_they_would_leave_something_out():
     function, weights = (lambda: jacobian.rows), jacobian.parameters
     _, dense = BatchedVJP().linearize(function, weights, None)
     torch.testing.assert_close(dense.dense(), jacobian.expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.usefixtures("one_rank")
+@pytest.mark.parametrize("make", [lookup, small_spectral])
+def test_factors_of_tables_and_modes_travel(make):
+    model, function = make()
+    parameters = list(model.parameters())
+    alone, joined = (engine.linearize(function, parameters, None)[1] for engine in (Ghost(), DataParallel(Ghost())))
+    torch.testing.assert_close(joined.gram(), alone.gram(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(joined.dense(), alone.dense(), rtol=1e-12, atol=1e-12)
