@@ -482,7 +482,7 @@ def test_complex_layers_have_real_columns(engine):
 def test_without_the_check_coupled_rows_would_be_wrong(monkeypatch):
     # Negative control: what the comparison with a plain backward pass is for.
     torch.manual_seed(0)
-    model, function = coupled()
+    model, function = shuffled()
     parameters = list(model.parameters())
     monkeypatch.setattr("neuralop_kit.optim.gram.engines._verify", lambda *_: None)
     _, jacobian = Ghost().linearize(function, parameters, None)

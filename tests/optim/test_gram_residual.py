@@ -144,3 +144,46 @@ def test_residuals_without_a_sum_of_squares_are_refused(make):
             assert "sum of squares" in optimizer.info.reason
             assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
     assert refused == [True, False]
+
+
+@pytest.mark.parametrize("num_rows", [6, 40])
+@pytest.mark.parametrize("make", [GaussNewton, lambda p: Sven(p, engine=BatchedVJP())], ids=["ghost", "passes"])
+def test_steps_of_compiled_networks_are_those_of_plain_ones(make, num_rows):
+    ends, graphs = [], CountingBackend()
+    for is_compiled in (False, True):
+        torch.manual_seed(0)
+        model, points = network(num_rows)
+        called, optimizer = torch.compile(model, backend=graphs) if is_compiled else model, make(model.parameters())
+        for _ in range(3):
+            optimizer.step(lambda called=called, points=points: called(points).squeeze(1) - points[:, 0].sin())
+        assert optimizer.info.status == "moved"
+        ends.append(model)
+    for a, b in zip(*(model.parameters() for model in ends), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs")
+def test_steps_through_reentrant_checkpoints_are_refused():
+    model, points = network()
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer = GaussNewton(model.parameters())
+    with pytest.raises(ArgumentError, match="use_reentrant=False"):
+        optimizer.step(lambda: model[2](checkpoint(model[:2], points, use_reentrant=True)).squeeze(1) - 1)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    optimizer.step(lambda: model[2](checkpoint(model[:2], points, use_reentrant=False)).squeeze(1) - 1)
+    assert optimizer.info.status == "moved"
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_a_batch_norm_that_is_switched_to_training_is_found_out(affine):
+    ends = []
+    for engine in (Automatic(), BatchedVJP()):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3, affine=affine), nn.Tanh(), nn.Linear(3, 1)).double()
+        points, optimizer = torch.rand(6, 2).double(), GaussNewton(model.parameters(), engine=engine)
+        for is_training in (False, True):
+            model.train(is_training)
+            optimizer.step(lambda model=model, points=points: model(points).squeeze(1) - points[:, 0].sin())
+        ends.append(model)
+    for a, b in zip(*(model.parameters() for model in ends), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)

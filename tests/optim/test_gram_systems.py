@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from neuralop_kit.optim import HIG, GaussNewton, Sven
 from neuralop_kit.optim.gram import eigen
 from neuralop_kit.optim.gram.filters import Damp, Power, Truncate
 from neuralop_kit.optim.gram.jacobian import DenseJacobian
@@ -62,6 +63,28 @@ def test_other_filters_see_the_singular_values(filter_):
     u, s, vh = torch.linalg.svd(matrix.dense(), full_matrices=False)
     expected = vh.T @ (filter_(s) * (u.T @ r))
     assert (GramSystem(matrix).solve(r, filter_) - expected).norm() < 1e-12 * expected.norm()
+
+
+@pytest.mark.parametrize("exponent", [-480, -332, 332, 480])
+@pytest.mark.parametrize("shape", [(12, 41), (60, 41)], ids=["rows", "columns"])
+def test_steps_do_not_depend_on_the_scale_of_the_residual(exponent, shape):
+    # Powers of two change no digit; squares of squares of these numbers are zero or infinite.
+    optimizers = {
+        "sven": Sven, "fine": lambda p: Sven(p, rtol=1e-9), "cholesky": lambda p: GaussNewton(p, rtol=0.0),
+        "qr": GaussNewton, "half": lambda p: HIG(p, exponent=-1.0, rtol=1e-3),
+    }  # fmt: skip
+    for name, make in optimizers.items():
+        ends = []
+        for scale in (1.0, 2.0**exponent):
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Linear(2, 10), nn.Tanh(), nn.Linear(10, 1)).double()
+            x = torch.rand(shape[0], 2, **DOUBLE)
+            optimizer = make(model.parameters())
+            for _ in range(3):
+                optimizer.step(lambda m=model, x=x, c=scale: c * (m(x).squeeze(1) - (3 * x).sin().sum(dim=1)))
+            assert optimizer.info.status == "moved", name
+            ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+        assert (ends[0] - ends[1]).norm() < 1e-8 * ends[0].norm(), name
 
 
 def test_zero_and_nan():

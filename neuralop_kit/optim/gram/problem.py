@@ -10,7 +10,7 @@ from neuralop_kit.optim.base import real_view, state_dtype
 from neuralop_kit.optim.gram.control import Choice
 from neuralop_kit.optim.gram.filters import Filter
 from neuralop_kit.optim.gram.path import LONGEST_BEND, Path
-from neuralop_kit.optim.gram.residual import ResidualFunction, joined, residual_blocks
+from neuralop_kit.optim.gram.residual import ResidualFunction, differentiable, joined, residual_blocks
 from neuralop_kit.optim.gram.systems import factorize
 from neuralop_kit.optim.gram.vjp import real_size
 from neuralop_kit.solvers.errors import ArgumentError
@@ -34,7 +34,7 @@ class LinearProblem:
     """
 
     def __init__(self, optimizer: "GramOptimizer", function: ResidualFunction) -> None:
-        self.optimizer, self.function, self.filter = optimizer, function, optimizer.filter
+        self.optimizer, self.function, self.filter = optimizer, differentiable(function), optimizer.filter
         rows = [(p, group) for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         if not rows:
             raise ArgumentError("expected parameters with requires_grad, got none; unfreeze some of them")

@@ -115,6 +115,9 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self._is_paused:
             return func(*args, **kwargs)
+        if func is F.batch_norm and (args[5] if len(args) > 5 else kwargs.get("training", False)):
+            # Also without parameters of its own, and where it was switched to training after the rows were checked.
+            raise UnrecordableError("has a batch norm in training mode, which couples its rows")
         kernel_and_input = self._kernel(func, args, kwargs)
         if kernel_and_input is not None:
             kernel, x = kernel_and_input

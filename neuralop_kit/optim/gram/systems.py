@@ -1,5 +1,6 @@
 """Factorisations of a Jacobian, on the side that is smaller and at the precision that is asked for."""
 
+import math
 from abc import ABC, abstractmethod
 from functools import cached_property
 
@@ -67,7 +68,7 @@ class QRSystem(System):
         """``argmin |T y - right|^2 + damping s_max^2 |y|^2``, as a least squares problem of twice the rows."""
         self.rank = len(right)
         if self._damped is None or self._damped[0] != damping:
-            size = (damping**0.5 * self._largest).clamp_min(1e-150)
+            size = (damping**0.5 * self._largest).clamp_min(1e-300)
             below = size * torch.eye(len(right), dtype=right.dtype, device=right.device)
             self._damped = damping, _Reflectors(torch.cat([self.triangle, below]))
         factor = self._damped[1]
@@ -87,7 +88,7 @@ class QRSystem(System):
         for _ in range(20):
             for _ in range(10):
                 image = self.triangle @ (v / v.norm().clamp_min(1e-300))
-                v = self.triangle.T @ image
+                v = self.triangle.T @ (image / image.norm().clamp_min(1e-300))
             value, before = image.norm(), value
             if (value - before).abs() <= 4 * _EPS * value:
                 break
@@ -141,6 +142,7 @@ class GramSystem(System):
         self.by_rows = jacobian.num_rows <= jacobian.num_columns
         self.size = min(jacobian.num_rows, jacobian.num_columns)
         self.floor = _SAFETY * max((self.size * _EPS) ** 0.5, jacobian.factor_eps)
+        self._scale = 1.0
         # At once: a Jacobian that is not finite shows up here, before anything is made of it.
         self._product: Tensor | None = self._squared()
         self._eigen: Eigenvectors | None = None
@@ -164,8 +166,8 @@ class GramSystem(System):
             found = vectors.inverse(right, above=max(filter_.rtol, self.floor) ** 2)
             if found is not None:
                 solution, self.rank = found
-                return solution
-        s = vectors.values.clamp_min(0.0).sqrt().flip(0)
+                return solution * self._scale
+        s = (vectors.values.clamp_min(0.0) / self._scale).sqrt().flip(0)
         values, self.rank = filtered(filter_, s, self.floor)
         factors = torch.where(values != 0, values / s, 0.0).flip(0)
         return vectors.combination(factors * vectors.coefficients(right))
@@ -179,16 +181,18 @@ class GramSystem(System):
             damped = self._gram().clone()
             damped.diagonal().add_(shift)
             self._factor = damping, torch.linalg.cholesky_ex(damped).L
-        return torch.cholesky_solve(right.unsqueeze(1), self._factor[1]).squeeze(1)
+        return torch.cholesky_solve(right.unsqueeze(1), self._factor[1]).squeeze(1) * self._scale
 
     def _gram(self) -> Tensor:
-        """The matrix."""
+        """The matrix, scaled."""
         if self._product is None:
             self._product = self._squared()
         return self._product
 
     def _squared(self) -> Tensor:
-        return finite_product(self.jacobian.gram() if self.by_rows else self.jacobian.normal())
+        product = finite_product(self.jacobian.gram() if self.by_rows else self.jacobian.normal())
+        self._scale = _ordinary_scale(product)
+        return product if self._scale == 1.0 else product * self._scale
 
     def _eigenvectors(self) -> Eigenvectors:
         """Those of this side; eigenvalues are squares of singular values."""
@@ -206,6 +210,12 @@ class GramSystem(System):
                 v = product @ (v / v.norm().clamp_min(1e-300))
             self._largest = v.norm()
         return self._largest
+
+
+def _ordinary_scale(product: Tensor) -> float:
+    """A power of four that brings a Gram matrix to size one where squares of its entries might overflow or vanish."""
+    _, exponent = math.frexp(product.diagonal().max().item())
+    return 4.0 ** -max(exponent // 2, -500) if abs(exponent) > 256 else 1.0
 
 
 def factorize(jacobian: Jacobian, rtol: float) -> System:
