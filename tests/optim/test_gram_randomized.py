@@ -93,3 +93,26 @@ def test_complex_weights_and_unused_ones():
 def test_bad_arguments(options):
     with pytest.raises(ArgumentError, match="expected rank"):
         Randomized(**options)
+
+
+class Once(torch.autograd.Function):
+    """A sine that cannot be differentiated twice, as adjoints of differential equations cannot."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        return g * ctx.saved_tensors[0].cos()
+
+
+def test_what_cannot_be_differentiated_twice_is_refused():
+    # Autograd would leave its columns out and not say so.
+    weight = nn.Parameter(torch.ones(4, dtype=torch.float64))
+    matrix = torch.randn(9, 4, dtype=torch.float64)
+    with pytest.raises(ArgumentError, match="differentiated twice"):
+        Randomized(2).linearize(lambda: Once.apply(matrix @ weight), [weight], None)
+    Randomized(2).linearize(lambda: torch.sin(matrix @ weight), [weight], None)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from neuralop_kit.optim.gram.engines import Engine, Linearization
 from neuralop_kit.optim.gram.jacobian import LowRankJacobian
+from neuralop_kit.optim.gram.passes import ColumnPasses, OnceError, Passes, RowPasses
 from neuralop_kit.optim.gram.residual import (
     ResidualFunction,
     Weights,
@@ -16,7 +17,6 @@ from neuralop_kit.optim.gram.residual import (
     joined,
     residual_blocks,
 )
-from neuralop_kit.optim.gram.vjp import flat_rows, real_size
 from neuralop_kit.solvers.errors import ArgumentError
 
 
@@ -36,6 +36,9 @@ class Randomized(Engine):
         power_iterations: >= 0; each makes the tail of the spectrum ``(s_j / s_k)^2`` times less visible.
         memory_budget: bytes that a temporary may take.
         seed: of the random columns; the same every step, so that steps are reproducible.
+
+    Raises:
+        ArgumentError: at the first step, if the residual cannot be differentiated twice.
 
     Good values: oversampling 5, power_iterations 1.
     Source: Halko, Martinsson and Tropp (2011), SIAM Review 53, algorithm 4.4; for this purpose Bright-Thonney et al.
@@ -72,47 +75,30 @@ class Randomized(Engine):
         blocks = residual_blocks(function(), weights)
         check_graph(blocks)
         r = finite(joined(blocks))
-        products = _Products(torch.cat(list(blocks.values())), parameters, self.memory_budget)
-        width = min(self.rank + self.oversampling, len(r), products.num_columns)
+        rows = torch.cat(list(blocks.values()))
+        by_rows = RowPasses(rows, parameters)
+        try:
+            by_columns = ColumnPasses(rows, parameters)
+        except OnceError as error:
+            raise ArgumentError(
+                "expected a residual that can be differentiated twice, got a function in it that cannot; use BatchedVJP"
+            ) from error
+        width = min(self.rank + self.oversampling, by_rows.count, by_rows.length)
         generator = torch.Generator().manual_seed(self.seed)
         start = torch.randn(len(r), width, generator=generator, dtype=torch.float64)
-        basis = _orthonormal(products.transposed_times(start.to(r.device)))
+        basis = _orthonormal(self._products(by_rows, start.to(r.device)))
         for _ in range(self.power_iterations):
-            basis = _orthonormal(products.transposed_times(_orthonormal(products.times(basis))))
-        eps = torch.finfo(products.rows.dtype).eps
-        left = finite_jacobian(products.times(basis))
+            image = _orthonormal(self._products(by_columns, basis))
+            basis = _orthonormal(self._products(by_rows, image))
+        eps = torch.finfo(rows.dtype).eps
+        left = finite_jacobian(self._products(by_columns, basis))
         return r, LowRankJacobian(left, basis, factor_eps=eps, memory_budget=self.memory_budget)
 
-
-class _Products:
-    """Products of a Jacobian and its transpose with several vectors, from the graph of the residual."""
-
-    def __init__(self, rows: Tensor, parameters: Sequence[Tensor], memory_budget: int) -> None:
-        self.rows, self.parameters = rows, parameters
-        self.num_columns = sum(map(real_size, parameters))
-        # Reverse over reverse: J^T w is linear in w, and its derivative is J^T.
-        self.w = torch.zeros_like(rows, requires_grad=True)
-        gradients = torch.autograd.grad(rows, parameters, self.w, create_graph=True, allow_unused=True)
-        self.flat = flat_rows([None if g is None else g.unsqueeze(0) for g in gradients], parameters, 1)[0]
-        self.batch = max(memory_budget // (8 * (self.num_columns + 64 * len(rows))), 1)
-
-    def transposed_times(self, w: Tensor) -> Tensor:
-        """``J^T w`` for the columns of ``w``, float64."""
-        slabs = []
-        for part in w.T.to(self.rows.dtype).split(self.batch):
-            gradients = torch.autograd.grad(
-                self.rows, self.parameters, part, retain_graph=True, allow_unused=True, is_grads_batched=True
-            )
-            slabs.append(flat_rows(gradients, self.parameters, len(part)))
-        return torch.cat(slabs).T.double()
-
-    def times(self, v: Tensor) -> Tensor:
-        """``J v`` for the columns of ``v``, float64."""
-        slabs = [
-            torch.autograd.grad(self.flat, self.w, part, retain_graph=True, is_grads_batched=True)[0]
-            for part in v.T.to(self.flat.dtype).split(self.batch)
-        ]
-        return torch.cat(slabs).T.double()
+    def _products(self, passes: Passes, columns: Tensor) -> Tensor:
+        """J, or its transpose, with several vectors, as many at once as fit the budget; float64."""
+        step = max(self.memory_budget // passes.pass_bytes(), 1)
+        parts = columns.T.to(passes.input_dtype).split(step)
+        return torch.cat([passes.combinations(part) for part in parts]).T.double()
 
 
 def _orthonormal(columns: Tensor) -> Tensor:
