@@ -54,6 +54,10 @@ class GramOptimizer(KitOptimizer):
     line, see :class:`~neuralop_kit.optim.gram.path.Path`. ``size * phi`` is remembered, and nothing after a step that
     stayed. ``lr`` and ``weight_decay`` may differ between groups. :attr:`info` says what became of the last step.
 
+    Batch norms in training mode couple all rows: J then takes a pass for each, and their running statistics take in
+    every call, also of trials that are not gone; set them anew after training, or put such layers in evaluation mode.
+    Dropout is refused.
+
     Args:
         params: parameters or groups.
         lr: factor on the step, >= 0.
