@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neuralop_kit.optim.gram.residual import finite_jacobian
+from neuralop_kit.optim.gram.rows import probe
 from neuralop_kit.optim.gram.vjp import flat_rows, real_size
 
 # Functions take working space of their own, in batches more of it: up to twice what goes in and comes out was seen.
@@ -73,6 +74,11 @@ class Passes(ABC):
             matrix[first - start : first - start + len(slab)] = slab
         return matrix
 
+    def whole(self, *, memory_budget: int, dtype: torch.dtype | None = None) -> Tensor:
+        """All of them; by default as they come."""
+        matrix = torch.empty(self.count, self.length, dtype=dtype or self.dtype, device=self.device)
+        return self.fill(matrix, 0, memory_budget=memory_budget)
+
 
 class RowPasses(Passes):
     """Rows: one backward pass each.
@@ -108,13 +114,15 @@ class ColumnPasses(Passes):
         parameters: those of the columns.
 
     Raises:
-        OnceError: the residual cannot be differentiated twice.
+        OnceError: the residual cannot be differentiated twice; also from :meth:`combinations`.
     """
 
     def __init__(self, rows: Tensor, parameters: Sequence[Tensor]) -> None:
-        self.w = torch.zeros_like(rows, requires_grad=True)
+        self.w = probe(len(rows), rows).requires_grad_(True)
         gradients = torch.autograd.grad(rows, parameters, self.w, create_graph=True, allow_unused=True)
         self.flat = flat_rows([None if g is None else g.unsqueeze(0) for g in gradients], parameters, 1)[0]
+        if not self.flat.requires_grad:
+            raise OnceError("nothing of a backward pass can be differentiated")
         if any("Error" in node.name() for node in _reachable(self.flat.grad_fn)):
             # Autograd would leave out what goes through these functions, and not say so.
             raise OnceError("a function in the residual can be differentiated but once")
@@ -129,7 +137,22 @@ class ColumnPasses(Passes):
 
     def combinations(self, coefficients: Tensor) -> Tensor:
         """See :class:`Passes`."""
-        return torch.autograd.grad(self.flat, self.w, coefficients, retain_graph=True, is_grads_batched=True)[0]
+        try:
+            (images,) = torch.autograd.grad(
+                self.flat, self.w, coefficients, retain_graph=True, is_grads_batched=True, allow_unused=True
+            )
+        except RuntimeError as error:
+            if "is not implemented" not in str(error):
+                raise
+            raise OnceError("a backward pass has no derivative in torch") from error
+        if images is None:
+            raise OnceError("nothing of a backward pass can be differentiated")
+        w, flat = self.w.detach(), self.flat.detach()
+        # <J v, w> = <v, J^T w>, unless a backward pass hides from autograd what it computes, and J v lacks that.
+        excess = (images @ w - (coefficients @ flat).to(w)).norm()
+        if excess > torch.finfo(w.dtype).eps ** 0.5 * flat.norm() * coefficients.norm():
+            raise OnceError("a function in the residual has a backward pass that is cut off")
+        return images
 
 
 def dense_jacobian(
@@ -146,15 +169,14 @@ def dense_jacobian(
         NonFiniteError: a derivative is not finite.
     """
     by_rows = len(rows) <= 2 * sum(map(real_size, parameters))
-    passes: Passes = RowPasses(rows, parameters)
     if not by_rows:
         try:
-            passes = ColumnPasses(rows, parameters)
+            columns = ColumnPasses(rows, parameters).whole(memory_budget=memory_budget, dtype=dtype)
+            return finite_jacobian(columns.T)
         except OnceError:
-            by_rows = True
-    matrix = torch.empty(passes.count, passes.length, dtype=dtype or passes.dtype, device=rows.device)
-    passes.fill(matrix, 0, memory_budget=memory_budget)
-    return finite_jacobian(matrix if by_rows else matrix.T)
+            # Rows need no second derivatives.
+            pass
+    return finite_jacobian(RowPasses(rows, parameters).whole(memory_budget=memory_budget, dtype=dtype))
 
 
 def cotangent_bytes(output: Tensor, leaves: Sequence[Tensor]) -> int:

@@ -76,23 +76,25 @@ class Randomized(Engine):
         check_graph(blocks)
         r = finite(joined(blocks))
         rows = torch.cat(list(blocks.values()))
-        by_rows = RowPasses(rows, parameters)
         try:
-            by_columns = ColumnPasses(rows, parameters)
+            left, basis = self._leading(RowPasses(rows, parameters), ColumnPasses(rows, parameters))
         except OnceError as error:
             raise ArgumentError(
                 "expected a residual that can be differentiated twice, got a function in it that cannot; use BatchedVJP"
             ) from error
+        eps = torch.finfo(rows.dtype).eps
+        return r, LowRankJacobian(left, basis, factor_eps=eps, memory_budget=self.memory_budget)
+
+    def _leading(self, by_rows: RowPasses, by_columns: ColumnPasses) -> tuple[Tensor, Tensor]:
+        """``J Q`` and ``Q``."""
         width = min(self.rank + self.oversampling, by_rows.count, by_rows.length)
         generator = torch.Generator().manual_seed(self.seed)
-        start = torch.randn(len(r), width, generator=generator, dtype=torch.float64)
-        basis = _orthonormal(self._products(by_rows, start.to(r.device)))
+        start = torch.randn(by_rows.count, width, generator=generator, dtype=torch.float64)
+        basis = _orthonormal(self._products(by_rows, start.to(by_rows.device)))
         for _ in range(self.power_iterations):
             image = _orthonormal(self._products(by_columns, basis))
             basis = _orthonormal(self._products(by_rows, image))
-        eps = torch.finfo(rows.dtype).eps
-        left = finite_jacobian(self._products(by_columns, basis))
-        return r, LowRankJacobian(left, basis, factor_eps=eps, memory_budget=self.memory_budget)
+        return finite_jacobian(self._products(by_columns, basis)), basis
 
     def _products(self, passes: Passes, columns: Tensor) -> Tensor:
         """J, or its transpose, with several vectors, as many at once as fit the budget; float64."""
