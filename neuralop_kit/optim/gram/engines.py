@@ -17,7 +17,7 @@ from neuralop_kit.optim.gram.recomputed import RecomputedJacobian
 from neuralop_kit.optim.gram.recorder import Recorder, UnrecordableError
 from neuralop_kit.optim.gram.residual import ResidualFunction, Weights, check_graph, finite, joined, residual_blocks
 from neuralop_kit.optim.gram.rows import Place, PlaceError, Recording, find_places, probe, record_rows, row_pieces
-from neuralop_kit.optim.gram.vjp import flat_vjp, real_size
+from neuralop_kit.optim.gram.vjp import flat_rows, real_size
 from neuralop_kit.solvers.errors import ArgumentError
 
 Linearization = tuple[Tensor, Jacobian]
@@ -177,10 +177,10 @@ class Ghost(Engine):
         )  # fmt: skip
         if is_new:
             try:
-                _verify(jacobian, r, plain, parameters)
+                is_seen = _verify(jacobian, r, plain, parameters)
             except UnrecordableError as error:
                 raise (PlaceError(None) if is_guess else error) from error
-            if not is_silent:
+            if is_seen and not is_silent:
                 self._known[key] = places
         return r, jacobian
 
@@ -262,10 +262,13 @@ def _identify(recorder: Recorder, blocks: Mapping[str, Tensor], recordings: list
     return places
 
 
-def _verify(jacobian: FactoredJacobian, r: Tensor, plain: Tensor, parameters: Sequence[Tensor]) -> None:
+def _verify(jacobian: FactoredJacobian, r: Tensor, plain: Tensor, parameters: Sequence[Tensor]) -> bool:
     """Compare residual and ``J^T w`` with those of a plain run, as far as they are more than rounding.
 
     What cancels leaves the rounding of its parts: eps times the norms of the factors of J, and for r times the weights.
+
+    Returns:
+        Whether that says something of each parameter; not of one before a layer of zeros, or of tiny numbers.
     """
     tolerance = jacobian.factor_eps**0.5
     rounding = _LOST_UNITS * tolerance * math.hypot(*(piece.size() for piece in jacobian.pieces))
@@ -276,6 +279,9 @@ def _verify(jacobian: FactoredJacobian, r: Tensor, plain: Tensor, parameters: Se
             "draw points outside of it, and switch dropout off"
         )
     w = probe(len(r), plain)
-    expected = flat_vjp(plain, parameters, w)
-    if (jacobian.transposed_times(w.double()) - expected).norm() > tolerance * (expected.norm() + rounding):
+    gradients = torch.autograd.grad(plain, parameters, w, retain_graph=True, allow_unused=True)
+    expected = flat_rows([None if g is None else g.unsqueeze(0) for g in gradients], parameters, 1)[0].double()
+    least = tolerance * (expected.norm() + rounding)
+    if (jacobian.transposed_times(w.double()) - expected).norm() > least:
         raise UnrecordableError("has rows that depend on several samples")
+    return all(g is None or g.norm() > least for g in gradients)

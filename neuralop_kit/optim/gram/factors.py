@@ -67,6 +67,9 @@ class FactorPiece(Piece):
 
     def ghost_products(self, other: Self, *, memory_budget: int) -> Tensor:
         """Products of all rows with those of another piece, ``sum_ts <token_bt, token_cs>``; nothing multiplied out."""
+        if not self.num_tokens * other.num_tokens:
+            # Sums over no tokens.
+            return torch.zeros(self.num_rows, other.num_rows, dtype=torch.float64, device=self.inputs.device)
         step = max(memory_budget // (32 * self.inputs.shape[1] * other.num_tokens), 1)
         blocks = []
         for start in range(0, self.num_rows, step):
@@ -185,7 +188,7 @@ class IndexPiece(FactorPiece):
     def token_products(self, other: "IndexPiece", *, memory_budget: int) -> Tensor:
         """``g_bt . g_cs`` where both looked up the same."""
         products = _products(self.cotangents, other.cotangents, memory_budget)
-        return products.masked_fill_(self.inputs.view(-1, 1) != other.inputs.view(1, -1), 0.0)
+        return products.masked_fill_(self.inputs.reshape(-1, 1) != other.inputs.reshape(1, -1), 0.0)
 
 
 class BlockPiece(FactorPiece):

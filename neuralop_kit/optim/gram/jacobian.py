@@ -180,6 +180,7 @@ class FactoredJacobian(Jacobian):
             bias = bias_of(piece, biases)
             if bias and layer_gram_pays(piece, bias, len(total), self.spare):
                 add_layer_gram(total, piece)
+                biases.remove(bias)  # layers whose outputs are added have cotangents in common: each takes one
                 del parameters[piece.columns.start], parameters[bias.columns.start]
         total = total.tril().add_(total.tril(-1).T)  # of layers the lower triangle alone was added up
         for pieces in parameters.values():

@@ -134,6 +134,9 @@ class Kernel(ABC):
         """Write one product down: as factors, or as a gradient per sample where that is smaller; neither may fit."""
         x, g = x.detach(), g.detach()
         index, bias_index = self.weight_index, self.bias_index if with_bias else None
+        if bias_index in self.recorder.left_out:
+            # Its columns come from elsewhere, whole.
+            bias_index = None
         d_in, d_out = self.widths()
         num_tokens = g.numel() // (g.shape[0] * d_out)
         row_numbers = num_tokens * (d_in + d_out)
