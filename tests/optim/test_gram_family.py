@@ -142,11 +142,13 @@ class TestLevenbergMarquardt(GramContract):
     def pseudo_inverse(self, matrix):
         # The damping of the Cholesky path is relative to an estimate of the largest eigenvalue, here a converged one.
         s = np.linalg.svd(matrix, compute_uv=False)
-        v = matrix @ matrix[np.argmax((matrix**2).sum(axis=1))]
+        largest = matrix @ matrix[np.argmax((matrix**2).sum(axis=1))]
+        v = np.stack([largest, np.cos(np.arange(1.0, len(matrix) + 1))], axis=1)
         for _ in range(10):
-            v = matrix @ (matrix.T @ (v / np.linalg.norm(v)))
-        assert 0.9 < np.linalg.norm(v) / s[0] ** 2 <= 1 + 1e-12
-        shift = 1e-2 * np.linalg.norm(v)
+            v = matrix @ (matrix.T @ (v / np.linalg.norm(v, axis=0)))
+        estimate = np.linalg.norm(v, axis=0).max()
+        assert 0.9 < estimate / s[0] ** 2 <= 1 + 1e-12
+        shift = 1e-2 * estimate
         return matrix.T @ np.linalg.inv(matrix @ matrix.T + shift * np.eye(len(matrix)))
 
 

@@ -8,7 +8,7 @@ from neuralop_kit.optim import HIG, GaussNewton, Sven
 from neuralop_kit.optim.gram import eigen
 from neuralop_kit.optim.gram.filters import Damp, Power, Truncate
 from neuralop_kit.optim.gram.jacobian import DenseJacobian
-from neuralop_kit.optim.gram.systems import GramSystem
+from neuralop_kit.optim.gram.systems import GramSystem, QRSystem, System
 from neuralop_kit.solvers.errors import NonFiniteError
 
 DOUBLE = {"dtype": torch.float64}
@@ -85,6 +85,22 @@ def test_steps_do_not_depend_on_the_scale_of_the_residual(exponent, shape):
             assert optimizer.info.status == "moved", name
             ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
         assert (ends[0] - ends[1]).norm() < 1e-8 * ends[0].norm(), name
+
+
+@pytest.mark.parametrize("system", [QRSystem, GramSystem])
+@pytest.mark.parametrize("is_tall", [False, True])
+def test_damping_is_relative_to_the_largest_block(system, is_tall):
+    # The largest row is a block of its own, from which power iterations never see the others; together they are larger.
+    matrix = torch.zeros(12, 20, **DOUBLE)
+    matrix[0, 0], matrix[1:, 1:] = 3.0, 0.5
+    matrix = matrix.T if is_tall else matrix
+    r = torch.randn(len(matrix), generator=torch.Generator().manual_seed(1), **DOUBLE)
+    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    assert s[0] > 2 * s[1]
+    filter_ = Damp(damping=1e-2)
+    expected = vh.T @ (filter_(s) * (u.T @ r))
+    found: System = system(DenseJacobian(matrix, memory_budget=2**20))
+    assert (found.solve(r, filter_) - expected).norm() < 1e-12 * expected.norm()
 
 
 def test_zero_and_nan():
