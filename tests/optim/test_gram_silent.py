@@ -123,6 +123,44 @@ def test_what_has_been_seen_is_not_compared_again():
             last.weight += 1.0 if expected == 2 else 0.0
 
 
+# ---- the same shapes, and something else
+
+
+class Centred(nn.Module):
+    """Couples all samples in training."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return centred(h) if self.training else h
+
+
+def test_another_function_of_the_same_shapes_is_compared_again():
+    x, model = torch.randn(NUM_ROWS, 3), nn.Sequential(nn.Linear(3, 4), Centred(), nn.Tanh(), nn.Linear(4, 1))
+    parameters, engine = list(model.parameters()), Automatic()
+    for is_coupled in (False, True):
+        model.train(is_coupled)
+        _, jacobian = engine.linearize(lambda: model(x).squeeze(1), parameters, None)
+        check(jacobian, lambda: model(x).squeeze(1), parameters)
+    assert isinstance(engine.chosen, BatchedVJP)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_numbers_of_few_digits_do_not_hide_that_the_first_axis_is_another_one(dtype):
+    # As many tokens as samples, tokens first: every row depends on every row of the layer's input.
+    tokens = torch.randn(8, 8, 16, dtype=dtype)
+    model, last = nn.Linear(16, 16, dtype=dtype), nn.Linear(16, 1, dtype=dtype)
+    parameters, engine = [*model.parameters(), *last.parameters()], Automatic()
+
+    def function():
+        return last(torch.tanh(model(tokens)).mean(dim=0)).squeeze(1)
+
+    engine.linearize(function, parameters, None)
+    assert isinstance(engine.chosen, BatchedVJP)
+    plain = nn.Sequential(model, nn.Tanh(), last)
+    engine = Automatic()
+    engine.linearize(lambda: plain(tokens[0]).squeeze(1), parameters, None)
+    assert not isinstance(engine.chosen, BatchedVJP)
+
+
 # ---- columns come from a backward pass through a backward pass
 
 

@@ -24,6 +24,8 @@ Linearization = tuple[Tensor, Jacobian]
 
 # Sums and chains of products lose some units more than the last one.
 _LOST_UNITS = 100.0
+# Columns of J that differ by more than this are never taken for the same.
+_COARSEST = 0.01
 # Part of a budget for what is held of J; products with it take the rest.
 _HELD = 0.75
 
@@ -99,7 +101,7 @@ class Ghost(Engine):
 
     Row b may depend on item b of a batch alone, also through derivatives with respect to the points; several calls
     with batches of their own (interior, boundary) make rows of their own. Whether it is so is checked against a plain
-    backward pass whenever shapes change.
+    backward pass whenever shapes change, or the calls of torch that are made.
 
     Raises:
         ArgumentError: rows do not belong to samples, or the function gives other residuals when called again.
@@ -142,7 +144,8 @@ class Ghost(Engine):
         recordings = _record(recorder, blocks)
         if recorder.left_out <= recorder.foreign and not any(recording.sizes for recording in recordings):
             raise UnrecordableError("uses no layer that can be recorded")
-        key = tuple((size, *recording.sizes) for size, recording in zip(sizes, recordings, strict=True))
+        found = zip(sizes, recordings, strict=True)
+        key = (recorder.trace, *((size, *recording.sizes) for size, recording in found))
         is_new = key not in self._known
         is_silent = is_new and any(recording.is_silent for recording in recordings)
         guesses = [recording.guess(size) for size, recording in zip(sizes, recordings, strict=True)] if is_new else []
@@ -281,7 +284,9 @@ def _verify(jacobian: FactoredJacobian, r: Tensor, plain: Tensor, parameters: Se
     w = probe(len(r), plain)
     gradients = torch.autograd.grad(plain, parameters, w, retain_graph=True, allow_unused=True)
     expected = flat_rows([None if g is None else g.unsqueeze(0) for g in gradients], parameters, 1)[0].double()
-    least = tolerance * (expected.norm() + rounding)
+    # Of numbers of two digits the square root of the rounding would let anything pass.
+    finer = min(1.0, _COARSEST / tolerance)
+    least = finer * tolerance * (expected.norm() + finer * rounding)
     if (jacobian.transposed_times(w.double()) - expected).norm() > least:
         raise UnrecordableError("has rows that depend on several samples")
     return all(g is None or g.norm() > least for g in gradients)

@@ -29,7 +29,7 @@ class Recorder(TorchFunctionMode):
     Linear, convolution and embedding layers and products with one matrix per mode become :class:`Kernel`; the smallest
     module around another use of a parameter (norms, multigrid) is run once more with a copy of its parameters per
     sample, whose gradients are then per sample. A parameter for which neither works is listed in :attr:`foreign`, one
-    whose factors or gradients do not fit in :attr:`left_out`.
+    whose factors or gradients do not fit in :attr:`left_out`. All calls of torch together are the :attr:`trace`.
 
     Args:
         parameters: those of the optimizer.
@@ -55,6 +55,7 @@ class Recorder(TorchFunctionMode):
         self.copies: list[tuple[int, Tensor]] = []
         self.foreign: set[int] = set()
         self.left_out: set[int] = set()
+        self.trace = 0
         self._seen: set[int] = set()
         self._num_bytes = self._copied_bytes = 0
         self._is_paused = False
@@ -115,6 +116,7 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self._is_paused:
             return func(*args, **kwargs)
+        self.trace = hash((self.trace, func))
         if func is F.batch_norm and (args[5] if len(args) > 5 else kwargs.get("training", False)):
             # Also without parameters of its own, and where it was switched to training after the rows were checked.
             raise UnrecordableError("has a batch norm in training mode, which couples its rows")
