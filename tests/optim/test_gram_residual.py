@@ -187,3 +187,11 @@ def test_a_batch_norm_that_is_switched_to_training_is_found_out(affine):
         ends.append(model)
     for a, b in zip(*(model.parameters() for model in ends), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("engine", [Automatic(), BatchedVJP(), Randomized(2)], ids=["ghost", "passes", "randomized"])
+def test_sparse_gradients_are_refused(engine):
+    model = nn.Sequential(nn.Embedding(10, 4, sparse=True), nn.Linear(4, 1))
+    optimizer = GaussNewton(model.parameters(), engine=engine)
+    with pytest.raises(ArgumentError, match="sparse=False"):
+        optimizer.step(lambda: model(torch.arange(6)).squeeze(1) - 1)

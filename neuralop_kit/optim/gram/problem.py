@@ -45,10 +45,16 @@ class LinearProblem:
     def linearize(self) -> None:
         """Residual, Jacobian and its factorisation."""
         before = global_states(self.parameters[0].device)
-        with torch.enable_grad():
-            self.r, self.jacobian = self.optimizer.engine.linearize(
-                self.function, self.parameters, self.optimizer.weights
-            )
+        try:
+            with torch.enable_grad():
+                self.r, self.jacobian = self.optimizer.engine.linearize(
+                    self.function, self.parameters, self.optimizer.weights
+                )
+        except RuntimeError as error:
+            # Told by the message: to look for it in the graph would take time in every step.
+            if "sparse" not in str(error).lower():
+                raise
+            raise ArgumentError("expected dense gradients, got sparse ones; make tables with sparse=False") from error
         after = global_states(self.parameters[0].device)
         self.draws = not all(map(torch.equal, before, after))
         self.loss = 0.5 * self.r.square().sum().item()
