@@ -42,8 +42,8 @@ class Engine(ABC):
     again that of a backward pass; some matrices of rows by rows, or of parameters by parameters if these are fewer;
     some vectors of parameters. A budget that is too small is exceeded by one row or column of J with the cotangents of
     its pass, and by 4 MiB in which factors become float64. Filters with an rtol that is too fine for a Gram matrix take
-    J and a factor of its size as matrices; where these do not fit, the Gram matrix with its coarser singular values must
-    do.
+    J and a factor of its size as matrices; where these do not fit, the Gram matrix with its coarser singular values is
+    taken.
     """
 
     def __init__(self, *, memory_budget: int = 2**30) -> None:
