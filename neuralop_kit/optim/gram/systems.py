@@ -209,12 +209,10 @@ class GramSystem(System):
         """To a few per cent, by power iterations."""
         if self._largest is None:
             product = self._gram()
-            values = []
-            for v in _starts(product[:, product.diagonal().argmax()]):
-                for _ in range(10):
-                    v = product @ _unit(v)
-                values.append(v.norm())
-            self._largest = torch.maximum(*values)
+            v = torch.stack(_starts(product[:, product.diagonal().argmax()]), dim=1)
+            for _ in range(10):
+                v = product @ (v / v.norm(dim=0).clamp_min(1e-300))
+            self._largest = v.norm(dim=0).max()
         return self._largest
 
 
