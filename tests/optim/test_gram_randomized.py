@@ -8,6 +8,7 @@ from neuralop_kit.optim import BatchedVJP, Randomized, Sven
 from neuralop_kit.optim.gram.control import FixedStep
 from neuralop_kit.solvers.errors import ArgumentError
 from tests.contracts.optimizer import OptimizerContract, Problem
+from tests.optim.test_gram_memory import Once
 
 
 class TestSvenWithRandomized(OptimizerContract):
@@ -93,20 +94,6 @@ def test_complex_weights_and_unused_ones():
 def test_bad_arguments(options):
     with pytest.raises(ArgumentError, match="expected rank"):
         Randomized(**options)
-
-
-class Once(torch.autograd.Function):
-    """A sine that cannot be differentiated twice, as adjoints of differential equations cannot."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.sin()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, g):
-        return g * ctx.saved_tensors[0].cos()
 
 
 def test_what_cannot_be_differentiated_twice_is_refused():

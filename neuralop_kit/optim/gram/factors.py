@@ -239,19 +239,17 @@ class BlockPiece(FactorPiece):
 
     def token_products(self, other: "BlockPiece", *, memory_budget: int) -> Tensor:
         """``sum_k (g_btk . g_csk)(a_btk . a_csk)``, some modes at a time."""
-        total: Tensor | None = None
         numbers = (
             2 * self.num_tokens * other.num_tokens
             + (self.num_tokens + other.num_tokens) * self.width // self.inputs.shape[2]
         )
         step = max(memory_budget // (8 * numbers), 1)
-        for start in range(0, self.inputs.shape[2], step):
-            modes = slice(start, start + step)
-            products = _mode_products(self.inputs[:, :, modes], other.inputs[:, :, modes])
-            products *= _mode_products(self.cotangents[:, :, modes], other.cotangents[:, :, modes])
-            total = products.sum(dim=0) if total is None else total.add_(products.sum(dim=0))
-        assert total is not None
-        return total
+
+        def products(modes: slice) -> Tensor:
+            inputs = _mode_products(self.inputs[:, :, modes], other.inputs[:, :, modes])
+            return inputs.mul_(_mode_products(self.cotangents[:, :, modes], other.cotangents[:, :, modes])).sum(dim=0)
+
+        return _summed(products(slice(start, start + step)) for start in range(0, self.inputs.shape[2], step))
 
 
 def _products(left: Tensor, right: Tensor, memory_budget: int) -> Tensor:
